@@ -1,0 +1,59 @@
+"""From a source, as a data set names it, to a path on this machine, and back.
+
+A source is a path (absolute, or relative to the data set), a `file://` URI, a `s3://`, `s3a://` or `obs://` URI
+with a prefix map (`s3://bucket/` -> a local folder), or `content://TEXT`, which is no file at all. Nothing
+here reads a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from engine.errors import ImageError, UsageError
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where sources lie: relative ones below `root`, URIs that begin with a prefix below that prefix's folder."""
+
+    root: Path
+    prefixes: tuple[tuple[str, Path], ...] = ()
+
+    def path(self, source: str) -> Path:
+        """The local path of a source. Raises ImageError (kind "remote") for a URI that no prefix maps."""
+        for prefix, folder in self.prefixes:
+            if source.startswith(prefix):
+                return folder / source[len(prefix) :]
+        if source.startswith("file://"):
+            return Path(unquote(urlsplit(source).path))
+        if is_uri(source):
+            raise ImageError("remote", f"{source}: not on this machine; map its prefix with --map PREFIX=FOLDER")
+        return self.root / source
+
+    def rebased(self, source: str, root: Path) -> str:
+        """The same source as a data set stored in `root` names it: only relative paths change."""
+        if is_uri(source) or os.path.isabs(source):
+            return source
+        return Path(os.path.relpath((self.root / source).absolute(), root.absolute())).as_posix()
+
+
+def is_uri(source: str) -> bool:
+    return _SCHEME.match(source) is not None
+
+
+def parse_prefixes(entries: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+    """`["s3://bucket/=dir/"]` -> ((`s3://bucket/`, Path("dir")),), longest prefix first. Raises UsageError."""
+    prefixes = []
+    for entry in entries:
+        prefix, equals, folder = entry.partition("=")
+        if not (equals and folder and is_uri(prefix)):
+            raise UsageError(f"--map: must be SCHEME://PREFIX=FOLDER, got {entry!r}")
+        prefixes.append((prefix, Path(folder)))
+    return tuple(sorted(prefixes, key=lambda pair: -len(pair[0])))
