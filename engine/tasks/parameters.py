@@ -1,0 +1,110 @@
+"""Options that the tables of the specification lack: entries of `config.parameters` in a request (label and
+value, table 11), and flags of the same name on the command line.
+
+`Parameters` is the one list of them: name, type, range, default, description. It knows nothing of how the
+request was sent, and nothing of where the data are read from or written to (that is said beside a request).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import UsageError
+from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TrainingParameter
+from engine.tasks.values import Count, Name, Positive, Truth, did_you_mean, message, shown, whole
+
+_DEVICE: Final = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+
+
+def _device(name: str) -> str:
+    if not _DEVICE.fullmatch(name):
+        raise ValueError(f"must be auto, cpu, cuda or cuda:N, got {shown(name)}")
+    return name
+
+
+def _parameter(description: str, default: object = None) -> Any:
+    return Field(default, description=description)
+
+
+class Parameters(BaseModel):
+    """Every parameter with its value; None means that the task chooses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    all: Truth = _parameter("group labeled images too", False)
+    batch_size: Count | None = _parameter("images a training step")
+    device: Annotated[str, AfterValidator(_device)] = _parameter("auto, cpu, cuda or cuda:N", "auto")
+    encoder: Name | None = _parameter("torchvision backbone that sees the content; needs weights")
+    epochs: Count | None = _parameter("times that training sees every image")
+    image_size: Annotated[int, whole(8, 4096)] | None = _parameter("side that images are trained at, in pixels")
+    learning_rate: Positive | None = _parameter("peak learning rate")
+    max_pixels: Count = _parameter("larger images are recorded as failures, not read", 300_000_000)
+    minutes: Positive | None = _parameter("time budget of the whole task")
+    restarts: Annotated[int, whole(1, 100)] = _parameter("starts of the clustering; the best one counts", 4)
+    seed: Annotated[int, whole(0, 2**32 - 1)] = _parameter("same seed, same result", 0)  # the range numpy takes
+    steps: Count | None = _parameter("training steps; repeats a run exactly, where minutes cannot")
+    threads: Annotated[int, whole(1, 1024)] | None = _parameter("threads; left out: one a core")
+    weights: Name | None = _parameter("local file with the weights of the encoder")
+
+
+_EVERY: Final = frozenset({AUTO_LABEL, PRE_LABEL, AUTO_GROUPING, AUTO_DEPLOY})
+_GROUPING: Final = frozenset({AUTO_GROUPING})
+_TRAINING: Final = frozenset({AUTO_LABEL, AUTO_DEPLOY})
+
+#: Which tasks take which parameter.
+PARAMETER_TASKS: Final[dict[str, frozenset[str]]] = {
+    **dict.fromkeys(("device", "max_pixels", "seed", "threads"), _EVERY),
+    **dict.fromkeys(("all", "restarts"), _GROUPING),
+    **dict.fromkeys(("encoder", "weights"), _GROUPING | _TRAINING),
+    **dict.fromkeys(("batch_size", "epochs", "image_size", "learning_rate", "minutes", "steps"), _TRAINING),
+}
+
+
+def parameters_of(task_type: str) -> list[str]:
+    """The names of the parameters that a task takes, sorted."""
+    return sorted(name for name, tasks in PARAMETER_TASKS.items() if task_type in tasks)
+
+
+def read_parameters(entries: Sequence[TrainingParameter] | None, task_type: str) -> Parameters:
+    """The typed parameters of a task.
+
+    Raises UsageError, a line each, for a name that the task does not take or that comes twice, and for a
+    wrong value.
+    """
+    problems = "\n".join(parameter_problems(entries, task_type))
+    if problems:
+        raise UsageError(problems)
+    return Parameters.model_validate({entry.label: entry.value for entry in entries or ()})
+
+
+def parameter_problems(entries: Iterable[TrainingParameter] | None, task_type: str) -> Iterator[str]:
+    """What is wrong with these entries, one line each, with the path in the request."""
+    seen: set[str] = set()
+    for position, entry in enumerate(entries or ()):
+        problem = "given twice" if entry.label in seen else _problem(entry, task_type)
+        if problem:
+            name = f"{shown(entry.label)[1:-1]}: " if entry.label else ""
+            yield f"config.parameters[{position}]: {name}{problem}"
+        if entry.label:
+            seen.add(entry.label)
+
+
+def _problem(entry: TrainingParameter, task_type: str) -> str | None:
+    if not entry.label:
+        return "label: must be the name of a parameter, got none"
+    if entry.label not in PARAMETER_TASKS:
+        return f"unknown parameter{did_you_mean(entry.label, parameters_of(task_type))}"
+    tasks = PARAMETER_TASKS[entry.label]
+    if task_type not in tasks:
+        return f"belongs to {' and '.join(sorted(tasks))}, not to {task_type}"
+    if entry.value is None:
+        return "value: must be given"
+    try:
+        Parameters.model_validate({entry.label: entry.value})
+    except ValidationError as error:
+        return message(error.errors(include_url=False)[0])
+    return None
