@@ -1,0 +1,17 @@
+"""Any result as one HTML page: self-contained, so that it opens from disk, without a network, years from now.
+
+In: a `Page` of plain frozen records, made by whoever knows the result. Out: text. Nothing here knows images on disk,
+tensors, tasks or the other rooms; it samples nothing: who makes a `Card` chooses its tiles (`tiles_per_card` says how
+many keep the page small), and the page says how many of how many are shown.
+
+    markup.py     escaping, and numbers as people read them
+    pictures.py   pixels -> the JPEG of a tile
+    charts.py     values -> Histogram -> inline SVG
+    page.py       Page -> HTML, with style.css and script.js inside
+"""
+
+from engine.report.charts import Histogram, histogram
+from engine.report.page import Card, Page, Table, Tile, render, tiles_per_card
+from engine.report.pictures import thumbnail
+
+__all__ = ["Card", "Histogram", "Page", "Table", "Tile", "histogram", "render", "thumbnail", "tiles_per_card"]
