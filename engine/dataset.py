@@ -82,6 +82,14 @@ class Dataset(Sequence[Sample]):
         """Where the sample lies on this machine. Raises ImageError (kind "remote") for a URI that is not mapped."""
         return self.sources.path(sample.source)
 
+    def files(self) -> Iterator[Path]:
+        """Every file that the data set consists of and this machine may have."""
+        for sample in self.samples:
+            for source in (sample.source, *(label.annotation_loc for label in sample.labels), sample.inference_loc):
+                with suppress(ImageError):  # a URI that is not mapped
+                    if source:
+                        yield self.sources.path(source)
+
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
         return replace(self, samples=tuple(samples))
@@ -265,7 +273,7 @@ def write_dataset(
     real_out, real_root = os.path.realpath(out), os.path.realpath(dataset.sources.root)
     if real_out == real_root:
         raise OutputError(f"{out}: is the folder of the data set itself; choose another")
-    with OutFolder(out, overwrite=overwrite, inputs=lambda: _inputs(dataset)) as folder:
+    with OutFolder(out, overwrite=overwrite, inputs=dataset.files) as folder:
         if to == MANIFEST:
             name = f"{safe_name(dataset.name)}.manifest"
             tally, path = _write_manifest(dataset, folder, name), out / name
@@ -279,16 +287,21 @@ def write_dataset(
 
 def _write_manifest(dataset: Dataset, out: OutFolder, name: str) -> Tally:
     tally = Tally()
-    # Both ends are resolved, for `..` means something else below a link.
-    sources = replace(dataset.sources, root=dataset.sources.root.resolve())
-    root = out.folder.resolve()
-    rebased = (_with_files(_rebased(sample, sources, root), sample.source, out, tally) for sample in dataset.samples)
-    tally.counts["samples"] = write_manifest(out.target(name), rebased)
+    tally.counts["samples"] = write_manifest(out.target(name), settled(dataset, out, tally))
     tally.counts["labels"] = sum(len(sample.labels) for sample in dataset.samples)
     return tally
 
 
-def _rebased(sample: Sample, sources: Sources, root: Path) -> Sample:
+def settled(dataset: Dataset, out: OutFolder, tally: Tally) -> Iterator[Sample]:
+    """The samples as a manifest in `out` names them, one by one; drawings that have no file get one there."""
+    # Both ends are resolved, for `..` means something else below a link.
+    sources = replace(dataset.sources, root=dataset.sources.root.resolve())
+    root = out.folder.resolve()
+    for sample in dataset.samples:
+        yield _with_files(rebased(sample, sources, root), sample.source, out, tally)
+
+
+def rebased(sample: Sample, sources: Sources, root: Path) -> Sample:
     """The sample as a data set in `root` names it; the same record when nothing changes."""
     source = sources.rebased(sample.source, root)
     located = any(label.annotation_loc for label in sample.labels)
@@ -320,12 +333,3 @@ def _with_files(sample: Sample, source: str, out: OutFolder, tally: Tally) -> Sa
             label = replace(label, annotation_loc=loc, annotation_format=VOC_FORMAT)
         labels.append(label)
     return replace(sample, labels=tuple(labels))
-
-
-def _inputs(dataset: Dataset) -> Iterator[Path]:
-    """Every file that the data set consists of and this machine has."""
-    for sample in dataset.samples:
-        for source in (sample.source, *(label.annotation_loc for label in sample.labels), sample.inference_loc):
-            with suppress(ImageError):  # not on this machine: nothing to protect
-                if source:
-                    yield dataset.sources.path(source)

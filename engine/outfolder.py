@@ -216,6 +216,12 @@ class OutFolder:
         return name.casefold() if self._folds else name
 
 
+def own(folder: Path, name: str) -> None:
+    """Journal a file that is written into a finished folder later on. Raises OutputError."""
+    with _refusals(folder / name), (folder / JOURNAL).open("ab") as journal:
+        journal.write(orjson.dumps(name) + b"\n")
+
+
 @contextmanager
 def _refusals(path: Path) -> Iterator[None]:
     try:

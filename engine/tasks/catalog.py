@@ -1,0 +1,32 @@
+"""Which tasks there are, by the task type of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+from engine.dataset import Dataset
+from engine.tasks.grouping import grouping_task
+from engine.tasks.request import require_available
+from engine.tasks.runner import Reporter, Task, run
+from engine.tasks.schema import AUTO_GROUPING, TaskRequest
+
+TASKS: Final[dict[str, Callable[[TaskRequest, Dataset], Task]]] = {AUTO_GROUPING: grouping_task}
+
+
+def run_request(
+    request: TaskRequest,
+    dataset: Dataset,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    stop: Event | None = None,
+) -> dict[str, Any]:
+    """Do what a request asks for with a data set; see `runner.run`. Raises UsageError for a task not in this version."""
+    require_available(request.task_type)
+    task = TASKS[request.task_type](request, dataset)
+    return run(task, out, overwrite=overwrite, resume=resume, reporter=reporter, stop=stop)

@@ -1,0 +1,315 @@
+"""One runner for every task: a job in, its answer out, and OUT as the record of both.
+
+OUT/task.json is the specification's task answer (status, progress, config, result, ...), with failures, timings and
+notices besides. It is written when the task begins, while it runs and when it ends, so that a killed run says
+"running" for ever and --resume knows where to go on: what a job keeps in OUT/CACHE survives until the task succeeds.
+The command line, Python and a server wrap `run` and add nothing. Knows nothing of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from threading import Event
+from typing import Any, Final, Protocol
+
+import orjson
+
+from engine.errors import EngineError, Failure, InputError, OutputError, Stopped
+from engine.files import write_bytes
+from engine.outfolder import JOURNAL, OutFolder
+
+TASK_NAME: Final = "task.json"
+CACHE: Final = ".labelengine-cache"
+
+#: Seconds between two writes of task.json while a stage runs.
+_EVERY: Final = 2.0
+
+
+class Status(IntEnum):
+    """States of a task (task API)."""
+
+    QUEUING = -1
+    INITIALIZING = 0
+    RUNNING = 1
+    FAILED = 2
+    SUCCEEDED = 3
+    STOPPING = 4
+    STOPPED = 5
+
+
+class Reporter(Protocol):
+    """Who is told how a task goes on: a terminal, a server, nobody."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage begins; total: how many things it will count, 0 when that is not known."""
+
+    def advance(self, done: int) -> None:
+        """So many things of the stage are done."""
+
+    def note(self, line: str) -> None:
+        """Something that a person should know."""
+
+
+class Silent:
+    """The reporter that tells nobody."""
+
+    def stage(self, name: str, total: int) -> None: ...
+    def advance(self, done: int) -> None: ...
+    def note(self, line: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a job gives back. result: for the answer, JSON values. failures: inputs that could not be used."""
+
+    result: dict[str, Any]
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be done, and how it is told apart.
+
+    job: the work; it gets the `Run`. kind: a task type, or the name of a command. config: what was asked for, as JSON
+    values; `--resume` goes on with a task only if this is the same. dataset: its name. stages: the share of the time
+    that each is expected to take, from which progress is made. files: what will be read, which no clearing of OUT may
+    delete. notices: what is known already.
+    """
+
+    job: Callable[[Run], Outcome]
+    kind: str
+    config: Mapping[str, Any]
+    dataset: str
+    stages: Mapping[str, float]
+    files: Callable[[], Iterable[Path]] = tuple
+    notices: tuple[str, ...] = ()
+    export_type: int | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """A task on its way: where its job writes, whom it tells, and whether it shall stop."""
+
+    task: Task
+    out: OutFolder
+    reporter: Reporter
+    stop: Event
+    status: Status = Status.RUNNING
+    notices: list[str] = field(default_factory=list)
+    failures: tuple[Failure, ...] = ()
+    result: dict[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+    stages: list[_Stage] = field(default_factory=list)
+    created: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.perf_counter)
+    _written: float = 0.0
+
+    @property
+    def cache(self) -> Path:
+        """A folder for what a stopped task should not do again."""
+        return self.out.folder / CACHE
+
+    def stopped(self) -> bool:
+        return self.stop.is_set()
+
+    def note(self, line: str) -> None:
+        self.notices.append(line)
+        self.reporter.note(line)
+
+    def stage(self, name: str, total: int = 0) -> Callable[[int], None]:
+        """Begin a stage; gives what to call with the number of things done. Raises Stopped when the task shall stop."""
+        self._check_stop()
+        if self.stages:
+            self.stages[-1].end()
+        stage = _Stage(name, total)
+        self.stages.append(stage)
+        self.reporter.stage(name, total)
+        self.write()
+
+        def advance(done: int) -> None:
+            stage.done = done
+            self.reporter.advance(done)
+            self._check_stop()
+            if time.perf_counter() - self._written > _EVERY:
+                self.write()
+
+        return advance
+
+    def write(self) -> None:
+        """Write task.json as things stand."""
+        self._written = time.perf_counter()
+        content = orjson.dumps(self.answer(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        write_bytes(self.out.folder / TASK_NAME, content)
+
+    def answer(self) -> dict[str, Any]:
+        """The task as the specification answers it, and what it does not ask for (from `failures` on)."""
+        detail = "" if self.error is None else str(self.error) or type(self.error).__name__
+        return {
+            "task_id": task_id(self.task),
+            "task_name": f"{self.task.kind} {self.task.dataset}",
+            "task_type": self.task.kind,
+            "status": int(self.status),
+            "progress": self._percent(),
+            "code": "",
+            "message": _MESSAGES[self.status],
+            "error_code": "" if self.error is None else type(self.error).__name__,
+            "error_msg": detail.partition("\n")[0],
+            "error_detail": detail,
+            "config": self.task.config,
+            "create_time": round(1000 * self.created),
+            "elapsed_time": round(time.perf_counter() - self.started, 3),
+            "export_type": self.task.export_type,
+            "resource_id": None,
+            "result": self.result,
+            "failures": [{"source": each.source, "kind": each.kind, "reason": each.reason} for each in self.failures],
+            "timings": [stage.answer() for stage in self.stages],
+            "notices": self.notices,
+        }
+
+    def _percent(self) -> float:
+        if self.status == Status.SUCCEEDED:
+            return 100.0
+        whole = sum(self.task.stages.values())
+        done = sum(self.task.stages.get(stage.name, 0.0) * stage.share for stage in self.stages)
+        return round(min(99.9, 100.0 * done / whole), 1) if whole else 0.0
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise Stopped("stopped on request")
+
+
+@dataclass(slots=True)
+class _Stage:
+    name: str
+    total: int
+    done: int = 0
+    started: float = field(default_factory=time.perf_counter)
+    seconds: float | None = None
+
+    def end(self) -> None:
+        if self.seconds is None:
+            self.seconds = time.perf_counter() - self.started
+
+    @property
+    def share(self) -> float:
+        """Of the stage that is done, in [0, 1]."""
+        return 1.0 if self.seconds is not None else self.done / self.total if self.total else 0.0
+
+    def answer(self) -> dict[str, Any]:
+        seconds = time.perf_counter() - self.started if self.seconds is None else self.seconds
+        return {"stage": self.name, "seconds": round(seconds, 3), "count": self.done}
+
+
+_MESSAGES: Final = {
+    Status.QUEUING: "queuing",
+    Status.INITIALIZING: "initializing",
+    Status.RUNNING: "running",
+    Status.FAILED: "failed",
+    Status.SUCCEEDED: "succeeded",
+    Status.STOPPING: "stopping",
+    Status.STOPPED: "stopped",
+}
+
+
+def run(
+    task: Task,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    stop: Event | None = None,
+) -> dict[str, Any]:
+    """Do the task and write what it makes into `out`; gives the answer, which is OUT/task.json.
+
+    out: a new or empty folder. overwrite: replace what an earlier run wrote there. resume: go on with a run that was
+    stopped or killed, and do not repeat one that is finished. A run that failed left no result and may be tried again
+    as it is.
+
+    Raises OutputError when `out` may not be written to, Stopped when `stop` was set, and what the job raises; in the
+    last two cases task.json says so.
+    """
+    before = _earlier(out)
+    if resume and not overwrite and before.get("status") == Status.SUCCEEDED:
+        return _finished(before, task, out)
+    again = resume or overwrite or before.get("status") == Status.FAILED
+    _check_resumable(out, before, again)
+    with OutFolder(out, overwrite=again, inputs=task.files) as folder:
+        if not resume:
+            shutil.rmtree(out / CACHE, ignore_errors=True)
+        folder.target(TASK_NAME)
+        this = Run(task, folder, reporter or Silent(), stop or Event())
+        for line in task.notices:
+            this.note(line)
+        try:
+            outcome = task.job(this)
+            this.result, this.failures, this.status = outcome.result, outcome.failures, Status.SUCCEEDED
+        except (Stopped, KeyboardInterrupt) as error:
+            this.status = Status.STOPPED
+            this.error = Stopped(f"{error or 'stopped on request'}; --resume goes on")
+            raise this.error from None
+        except BaseException as error:
+            this.status, this.error = Status.FAILED, error
+            raise
+        finally:
+            if this.stages:
+                this.stages[-1].end()
+            _write_last(this)
+    shutil.rmtree(out / CACHE, ignore_errors=True)
+    return this.answer()
+
+
+def task_id(task: Task) -> str:
+    """The same for the same task on the same data: 32 hexadecimal digits."""
+    told = orjson.dumps([task.kind, task.dataset, task.config], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(told).hexdigest()[:32]
+
+
+def read_answer(out: Path) -> dict[str, Any]:
+    """The answer of a task that wrote to `out`. Raises InputError when there is none."""
+    path = out / TASK_NAME
+    try:
+        answer = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{out}: must be the folder of a finished task, got no {TASK_NAME} there") from error
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"{path}: must be the answer of a task, is not JSON: {error}") from error
+    if not isinstance(answer, dict):
+        raise InputError(f"{path}: must be the answer of a task, got {type(answer).__name__}")
+    return answer
+
+
+def _earlier(out: Path) -> dict[str, Any]:
+    """What an earlier run said here; {} when there was none."""
+    try:
+        return read_answer(out) if (out / JOURNAL).is_file() else {}
+    except (InputError, OSError, ValueError):
+        return {}
+
+
+def _finished(before: dict[str, Any], task: Task, out: Path) -> dict[str, Any]:
+    if before.get("task_id") != task_id(task):
+        raise OutputError(f"{out}: holds the finished result of another task; --overwrite replaces it")
+    return before
+
+
+def _check_resumable(out: Path, before: dict[str, Any], again: bool) -> None:
+    if not again and before.get("status") in (Status.RUNNING, Status.STOPPED):
+        raise OutputError(
+            f"{out}: holds a task that did not end; --resume goes on with it, --overwrite begins it again"
+        )
+
+
+def _write_last(this: Run) -> None:
+    try:
+        this.write()
+    except EngineError:
+        if this.error is None:  # else the first error is the one to tell
+            this.status = Status.FAILED
+            raise
