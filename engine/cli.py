@@ -350,7 +350,8 @@ def _tell(answer: dict[str, Any], options: argparse.Namespace, lines: Iterator[s
 
 def _group_lines(answer: dict[str, Any]) -> Iterator[str]:
     result = answer["result"]
-    yield f"{result['annotated_sample_count']:,} images in {result['n_clusters']} groups by {', '.join(result['dimensions'])}"
+    by = ", ".join(result["dimensions"])
+    yield f"{result['annotated_sample_count']:,} images in {result['n_clusters']} groups by {by}"
     for each in result["groups"]:
         yield f"{each['group']:>5}  {each['sample_count']:>9,}  {each['name']}"
 

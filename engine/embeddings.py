@@ -131,7 +131,7 @@ def _oriented_energy(pixels: Tensor) -> Tensor:
 
 
 def _cells(energy: Tensor, cell: int) -> Tensor:
-    """(B, O, S, S) -> (B, O, S / cell, S / cell): sums under a tent two cells wide, so that small shifts matter little."""
+    """(B, O, S, S) -> (B, O, S / cell, S / cell): sums under a tent two cells wide, so small shifts matter little."""
     tent = 1 - (torch.arange(2 * cell, device=energy.device) + 0.5 - cell).abs() / cell
     kernel = torch.outer(tent, tent).expand(energy.shape[1], 1, -1, -1).contiguous()
     return F.conv2d(F.pad(energy, (cell // 2,) * 4), kernel, stride=cell, groups=energy.shape[1])
@@ -195,7 +195,7 @@ class Backbone:
             torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (_IMAGENET_MEAN, _IMAGENET_STD)
         )
         rows = [images.new_empty(0, self.dim, dtype=torch.float32)]
-        for few in images.split(_BACKBONE_BATCH):
+        for few in torch.split(images, _BACKBONE_BATCH):
             if len(few):
                 inputs = few.float().div_(255).sub_(mean).div_(std)
                 rows.append(self.net(inputs.contiguous(memory_format=torch.channels_last)).flatten(1))
@@ -238,7 +238,7 @@ def load_encoder(
     _check_state(weights, name, net, state)
     net.load_state_dict(state, assign=True)
     net.requires_grad_(False)
-    net = net.to(device or torch.device("cpu"), torch.float32).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = net.to(device or torch.device("cpu"), torch.float32).to(memory_format=torch.channels_last)
     return Backbone(name, net.eval(), dim)
 
 
@@ -339,6 +339,10 @@ def fit_whitening(rows: Iterable[Tensor], dim: int, *, power: float = _POWER) ->
 class _Moments:
     """Mean and covariance of a stream of rows, float64; the first block's mean is taken out to keep digits."""
 
+    shift: Tensor
+    sum: Tensor
+    products: Tensor
+
     def __init__(self) -> None:
         self.n = 0
 
@@ -409,7 +413,7 @@ class Embedding:
 
     def apply(self, raw: Tensor) -> Tensor:
         """Raw vectors of the encoder (n, encoder.dim) -> (n, dim)."""
-        columns = raw.split([part.columns for part in self.encoder.parts], dim=1)
+        columns = torch.split(raw, [part.columns for part in self.encoder.parts], dim=1)
         return torch.cat(
             [
                 part.weight * F.normalize(whitening.apply(some), dim=1)
@@ -460,7 +464,7 @@ def _fitted(encoder: Encoder, raw: Iterable[Tensor]) -> Embedding:
     widths = [part.columns for part in encoder.parts]
     moments = [_Moments() for _ in widths]
     for rows in raw:
-        for moment, columns in zip(moments, rows.split(widths, dim=1), strict=True):
+        for moment, columns in zip(moments, torch.split(rows, widths, dim=1), strict=True):
             moment.add(columns)
     if not moments[0].n:
         raise InputError("images: must be at least 1, got 0")

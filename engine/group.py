@@ -39,6 +39,7 @@ MOST_CLUSTERS: Final = 200
 #: on at most SILHOUETTE_SAMPLE images, since it compares every pair; the smallest of equals.
 CHOICES: Final = range(2, 21)
 SILHOUETTE_SAMPLE: Final = 2_000
+_FEWER_RESTARTS: Final = 5  # a number of groups is tried with a fifth of the restarts
 
 #: The sample attribute that `annotate` writes to, unless told otherwise.
 PROPERTY: Final = "group"
@@ -52,10 +53,11 @@ DIMENSIONS: Final[dict[str, str]] = {
 
 #: How the values of a feature become comparable: skewed ones by their logarithm. Colorfulness reaches 0 and below 15
 #: there is "no" color (Hasler and Suesstrunk 2003, table 2), so that differences among the first ten levels count less.
+#: Of a blur above 5 pixels the Laplacian keeps less than rounding puts in: larger values only say that it is large.
 _SCALES: Final[dict[str, Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]]] = {
     "brightness": lambda values: values,
     "colorfulness": lambda values: np.log1p(values / 10.0),
-    "ambiguity": np.log,
+    "ambiguity": lambda values: np.log(np.minimum(values, 5.0)),
     "aspect_ratio": np.log,
     "resolution": np.log,
 }
@@ -132,7 +134,7 @@ def group(
     ambiguity: bool = False,
     all: bool = False,
     encoder: Encoder | None = None,
-    restarts: int = 4,
+    restarts: int = 10,
     seed: int = 0,
     threads: int | None = None,
     device: torch.device | None = None,
@@ -271,23 +273,24 @@ def _clustered(
     vectors: Tensor, n_clusters: int | None, restarts: int, generator: torch.Generator
 ) -> tuple[Clusters, dict[int, float]]:
     """The clusters, and the silhouettes that chose their number when it was not given."""
-    if n_clusters is not None:
-        return kmeans(vectors, n_clusters, generator=generator, restarts=restarts), {}
+    silhouettes: dict[int, float] = {}
+    if n_clusters is None:
+        silhouettes = _silhouettes(vectors, max(1, restarts // _FEWER_RESTARTS), generator)
+        n_clusters = max(silhouettes, key=lambda k: silhouettes[k], default=LEAST_CLUSTERS)
+    return kmeans(vectors, n_clusters, generator=generator, restarts=restarts), silhouettes
+
+
+def _silhouettes(vectors: Tensor, restarts: int, generator: torch.Generator) -> dict[int, float]:
+    """The mean silhouette of each number of groups among CHOICES that is below the number of points."""
     drawn = torch.randperm(len(vectors), generator=generator)[:SILHOUETTE_SAMPLE].sort().values
     sample = vectors.cpu()[drawn].numpy()
-    tried: dict[int, Clusters] = {}
-    silhouettes: dict[int, float] = {}
+    found: dict[int, float] = {}
     for k in CHOICES:
-        if k >= len(vectors):
-            break
-        tried[k] = kmeans(vectors, k, generator=generator, restarts=restarts)
-        labels = tried[k].assignment.cpu()[drawn].numpy()
-        different = len(np.unique(labels))
-        silhouettes[k] = float(silhouette_score(sample, labels)) if 1 < different < len(labels) else -1.0
-    if not tried:  # two images
-        return kmeans(vectors, LEAST_CLUSTERS, generator=generator, restarts=restarts), {}
-    best = max(silhouettes, key=lambda k: silhouettes[k])
-    return tried[best], silhouettes
+        if k < len(vectors):
+            labels = kmeans(vectors, k, generator=generator, restarts=restarts).assignment.cpu()[drawn].numpy()
+            apart = 1 < len(np.unique(labels)) < len(labels)
+            found[k] = float(silhouette_score(sample, labels)) if apart else -1.0
+    return found
 
 
 def _groups(found: Survey, members: _Positions, clusters: Clusters, dimensions: Sequence[str]) -> tuple[Group, ...]:

@@ -551,7 +551,7 @@ def entries(*pairs: tuple[str | None, str | None]) -> list[TrainingParameter]:
 def test_parameters_are_typed_and_have_defaults() -> None:
     assert read_parameters(None, "auto-grouping") == Parameters()
     assert (Parameters().seed, Parameters().device, Parameters().threads) == (0, "auto", None)
-    assert (Parameters().max_pixels, Parameters().restarts, Parameters().all) == (300_000_000, 4, False)
+    assert (Parameters().max_pixels, Parameters().restarts, Parameters().all) == (300_000_000, 10, False)
     given = entries(("seed", "7"), ("all", "true"), ("device", "cuda:1"), ("weights", "a b.pt"))
     assert read_parameters(given, "auto-grouping") == Parameters(seed=7, all=True, device="cuda:1", weights="a b.pt")
     training = read_parameters(entries(("minutes", "0.5"), ("learning_rate", "1e-3")), "auto-label")

@@ -26,7 +26,7 @@ def run_request(
     reporter: Reporter | None = None,
     stop: Event | None = None,
 ) -> dict[str, Any]:
-    """Do what a request asks for with a data set; see `runner.run`. Raises UsageError for a task not in this version."""
+    """Do what a request asks for; see `runner.run`. Raises UsageError for a task that is not in this version."""
     require_available(request.task_type)
     task = TASKS[request.task_type](request, dataset)
     return run(task, out, overwrite=overwrite, resume=resume, reporter=reporter, stop=stop)

@@ -44,7 +44,7 @@ class Parameters(BaseModel):
     learning_rate: Positive | None = _parameter("peak learning rate")
     max_pixels: Count = _parameter("larger images are recorded as failures, not read", 300_000_000)
     minutes: Positive | None = _parameter("time budget of the whole task")
-    restarts: Annotated[int, whole(1, 100)] = _parameter("starts of the clustering; the best one counts", 4)
+    restarts: Annotated[int, whole(1, 100)] = _parameter("starts of the clustering; the best one counts", 10)
     seed: Annotated[int, whole(0, 2**32 - 1)] = _parameter("same seed, same result", 0)  # the range numpy takes
     steps: Count | None = _parameter("training steps; repeats a run exactly, where minutes cannot")
     threads: Annotated[int, whole(1, 1024)] | None = _parameter("threads; left out: one a core")
