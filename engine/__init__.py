@@ -1,0 +1,79 @@
+"""The intelligent-task engines of a data-labeling service, on your own machine.
+
+    from pathlib import Path
+    import engine
+
+    samples = engine.read_samples("photos")
+    grouping = engine.group(samples, n_clusters=8, image_brightness=True)
+    engine.write_manifest(Path("photos.manifest"), engine.annotate(samples, grouping))
+
+The house, in the order of its imports (a room knows those above it, never those below):
+
+    errors.py       the exception tree, Failure
+    samples.py      Sample, Label, Drawing, Shape, the states
+    predictions.py  Predictions, Predictor: what rooms hand to one another
+    files.py        files written whole or not at all
+    sources.py      where a source lies on this machine
+    manifest.py     JSON lines <-> samples
+    voc.py          PASCAL VOC XML <-> drawings
+    outfolder.py    a folder that only its own results are written to
+    folders.py      folders (tree, tile, voc, yolo, images) -> samples
+    exports.py      samples -> folders
+    dataset.py      the one door to data sets: read_samples, write_dataset
+    images.py       files -> pixels, in parallel; what cannot be read is recorded
+    features.py     pixels and boxes -> brightness, colorfulness, blur, ...
+    store.py        bytes under a key: what a stopped run has done
+    survey.py       one pass over a data set: features and thumbnails
+    embeddings.py   thumbnails -> vectors of what they show
+    kmeans.py       points -> clusters
+    grouping.py     auto grouping: group, annotate
+    report/         any result -> one HTML page
+    tasks/          requests, and one runner for every task
+    cli.py          the command `labelengine`
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.dataset import Dataset, read_samples, write_dataset
+    from engine.errors import EngineError, Failure
+    from engine.grouping import Group, Grouping, annotate, group
+    from engine.manifest import read_manifest, write_manifest
+    from engine.samples import Drawing, Label, Sample, Shape
+
+__all__ = [
+    "Dataset",
+    "Drawing",
+    "EngineError",
+    "Failure",
+    "Group",
+    "Grouping",
+    "Label",
+    "Sample",
+    "Shape",
+    "annotate",
+    "group",
+    "read_manifest",
+    "read_samples",
+    "write_dataset",
+    "write_manifest",
+]
+
+#: Where each public name lives. They are imported when first used: `import engine` is quick and loads no torch.
+_ROOMS = {
+    "dataset": ("Dataset", "read_samples", "write_dataset"),
+    "errors": ("EngineError", "Failure"),
+    "grouping": ("Group", "Grouping", "annotate", "group"),
+    "manifest": ("read_manifest", "write_manifest"),
+    "samples": ("Drawing", "Label", "Sample", "Shape"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(f"engine.{room}"), name)
+    raise AttributeError(f"module 'engine' has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """The command line: arguments in, a request or a task out, and what it says on the terminal. All work is done by
-`engine.tasks` and `engine.dataset`; flags are made from the request's own records, so that they cannot drift.
+`engine.tasks` and `engine.dataset`; flags are made from the request's own records, so that they cannot drift. A command
+imports what it runs, so that --help need not wait for torch.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. stdout has results, stderr what happens on the way.
 """
@@ -24,13 +25,9 @@ from tqdm import tqdm
 
 from engine.dataset import COPIES, FORMATS, TARGETS, Dataset, read_samples, write_dataset
 from engine.errors import EngineError, Failure, Stopped, UsageError
-from engine.tasks.catalog import run_request
-from engine.tasks.features import features_task
 from engine.tasks.parameters import Parameters, parameters_of
 from engine.tasks.request import parse_request, read_request, request_body, require_available
-from engine.tasks.review import drop_group, label_group
-from engine.tasks.runner import run
-from engine.tasks.schema import AUTO_GROUPING, SmartTaskConfig
+from engine.tasks.schema import AUTO_GROUPING, SmartTaskConfig, TaskRequest
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -84,7 +81,9 @@ def _run(options: argparse.Namespace) -> int:
     return _run_body(options, request, plain=request.task_type == AUTO_GROUPING)
 
 
-def _run_body(options: argparse.Namespace, request: Any, *, plain: bool) -> int:
+def _run_body(options: argparse.Namespace, request: TaskRequest, *, plain: bool) -> int:
+    from engine.tasks.catalog import run_request
+
     dataset = _read(options.dataset, options, plain=plain)
     with _stoppable() as stop, _Terminal() as terminal:
         answer = run_request(
@@ -100,6 +99,9 @@ def _run_body(options: argparse.Namespace, request: Any, *, plain: bool) -> int:
 
 
 def _features(options: argparse.Namespace) -> int:
+    from engine.tasks.features import features_task
+    from engine.tasks.runner import run
+
     datasets = [_read(path, options, plain=True) for path in options.datasets]
     parameters = request_body(AUTO_GROUPING, {name: getattr(options, name) for name in ("max_pixels", "threads")})
     checked = Parameters.model_validate(
@@ -126,6 +128,8 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _label_group(options: argparse.Namespace) -> int:
+    from engine.tasks.review import label_group
+
     done = label_group(options.out, options.group, options.label, by=options.by, replace_human=options.replace)
     print(f"group {done.group}: {done.changed:,} samples labeled {options.label}")
     if done.kept:
@@ -134,6 +138,8 @@ def _label_group(options: argparse.Namespace) -> int:
 
 
 def _drop_group(options: argparse.Namespace) -> int:
+    from engine.tasks.review import drop_group
+
     done = drop_group(options.out, options.group, to=options.to, map=options.map)
     print(f"group {done.group}: {done.changed:,} samples taken out of the manifest, kept in dropped.manifest")
     if options.to is not None:

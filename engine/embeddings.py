@@ -278,7 +278,7 @@ def _read_safetensors(path: Path) -> Any:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise MissingExtraError(f"{path}: needs safetensors: pip install safetensors") from error
+        raise MissingExtraError(f"{path}: needs safetensors: pip install labelengine[weights]") from error
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -24,7 +24,7 @@ from engine.embeddings import Encoder, load_encoder
 from engine.errors import Failure, ImageError, UsageError
 from engine.exports import Tally
 from engine.files import write_text
-from engine.group import PROPERTY, Grouping, annotate, check_property, group
+from engine.grouping import PROPERTY, Grouping, annotate, check_property, group
 from engine.manifest import write_manifest
 from engine.outfolder import OutFolder, safe_name
 from engine.report import render

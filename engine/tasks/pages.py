@@ -15,7 +15,7 @@ import numpy.typing as npt
 from engine.dataset import Dataset
 from engine.errors import Failure, ImageError
 from engine.features import BOX_FEATURES, IMAGE_FEATURES, Feature
-from engine.group import Group, Grouping
+from engine.grouping import Group, Grouping
 from engine.images import decode_picture, stream
 from engine.report import Card, Histogram, Page, Table, Tile, histogram, thumbnail, tiles_per_card
 from engine.survey import BOX_COLUMNS, Survey

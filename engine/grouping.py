@@ -17,7 +17,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from engine.dataset import Dataset
@@ -282,6 +281,8 @@ def _clustered(
 
 def _silhouettes(vectors: Tensor, restarts: int, generator: torch.Generator) -> dict[int, float]:
     """The mean silhouette of each number of groups among CHOICES that is below the number of points."""
+    from sklearn.metrics import silhouette_score  # 0.7 s, and seldom wanted
+
     drawn = torch.randperm(len(vectors), generator=generator)[:SILHOUETTE_SAMPLE].sort().values
     sample = vectors.cpu()[drawn].numpy()
     found: dict[int, float] = {}
