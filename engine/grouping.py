@@ -75,12 +75,14 @@ _WORD_FROM: Final = 0.43
 _VERY_FROM: Final = 1.5
 _NO_WORDS: Final = "average"
 
-#: Outliers count as this many robust standard deviations: one odd image shall not get a group of its own.
-_CLIP: Final = 4.0
+#: Outliers count as this many robust standard deviations, so that a few odd images cannot take a group from many.
+_CLIP: Final = 3.0
 _NORMAL_IQR: Final = 1.349  # interquartile range of a normal distribution, in standard deviations
 
 #: Coordinates of content: `neighbour_embedding` asks for as many as groups, or more.
 _LEAST_COORDINATES: Final = 32
+#: Images a group, on average, below which there is no neighbourhood to speak of: contents are compared directly.
+_LEAST_A_GROUP: Final = 5
 _BATCH: Final = 256
 
 _Positions = npt.NDArray[np.int64]
@@ -249,7 +251,7 @@ def _content(
     generator: torch.Generator,
     stage: _Stage,
 ) -> Tensor:
-    """What the members show, as points whose neighbours are alike: (m, coordinates) float32."""
+    """What the members show, as points that lie near when their images are alike: (m, coordinates) float32."""
     assert found.thumbnails is not None
     thumbnails, rows = found.thumbnails, np.searchsorted(found.thumbnails.index, members)
 
@@ -258,6 +260,8 @@ def _content(
 
     progress = stage("looking at contents", len(members))
     vectors = content_vectors(batches, encoder=encoder, device=device, progress=progress)
+    if len(members) < _LEAST_A_GROUP * (n_clusters or LEAST_CLUSTERS):
+        return vectors
     progress = stage("finding neighbours", len(members))
     vectors = vectors.to(device) if device else vectors
     placed = neighbour_embedding(vectors, dim=max(_LEAST_COORDINATES, n_clusters or 0), generator=generator)

@@ -62,7 +62,7 @@ def grouping_page(
     failures = (*dataset.failures, *grouping.survey.failures)
     return Page(
         title=f"{dataset.name}: {len(cards)} groups",
-        subtitle=f"Images grouped by {by}; the medians of each group stand below its name",
+        subtitle=f"Images grouped by {by}. Words and numbers compare the middle of each group with all images.",
         facts=(("images grouped", f"{grouped:,}"), ("groups", f"{len(cards):,}"), ("unreadable", f"{len(failures):,}")),
         notes=tuple(notes),
         cards=cards,
