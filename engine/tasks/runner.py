@@ -141,11 +141,18 @@ class Run:
 
         return advance
 
-    def write(self) -> None:
-        """Write task.json as things stand."""
+    def succeed(self) -> None:
+        if self.stages:
+            self.stages[-1].end()
+        self.status = Status.SUCCEEDED
+
+    def write(self) -> dict[str, Any]:
+        """Write task.json as things stand; gives what it says."""
         self._written = time.perf_counter()
-        content = orjson.dumps(self.answer(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        answer = self.answer()
+        content = orjson.dumps(answer, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         write_bytes(self.out.folder / TASK_NAME, content)
+        return answer
 
     def answer(self) -> dict[str, Any]:
         """The task as the specification answers it, and what it does not ask for (from `failures` on)."""
@@ -193,8 +200,7 @@ class _Stage:
     seconds: float | None = None
 
     def end(self) -> None:
-        if self.seconds is None:
-            self.seconds = time.perf_counter() - self.started
+        self.seconds = time.perf_counter() - self.started
 
     @property
     def share(self) -> float:
@@ -249,7 +255,8 @@ def run(
             this.note(line)
         try:
             outcome = task.job(this)
-            this.result, this.failures, this.status = outcome.result, outcome.failures, Status.SUCCEEDED
+            this.result, this.failures = outcome.result, outcome.failures
+            this.succeed()
         except (Stopped, KeyboardInterrupt) as error:
             this.status = Status.STOPPED
             this.error = Stopped(f"{error or 'stopped on request'}; --resume goes on")
@@ -258,11 +265,9 @@ def run(
             this.status, this.error = Status.FAILED, error
             raise
         finally:
-            if this.stages:
-                this.stages[-1].end()
-            _write_last(this)
+            answer = _write_last(this)
     shutil.rmtree(out / CACHE, ignore_errors=True)
-    return this.answer()
+    return answer
 
 
 def task_id(task: Task) -> str:
@@ -306,10 +311,10 @@ def _check_resumable(out: Path, before: dict[str, Any], again: bool) -> None:
         )
 
 
-def _write_last(this: Run) -> None:
+def _write_last(this: Run) -> dict[str, Any]:
     try:
-        this.write()
+        return this.write()
     except EngineError:
-        if this.error is None:  # else the first error is the one to tell
-            this.status = Status.FAILED
+        if this.error is None:
             raise
+        return {}  # the first error is the one to tell

@@ -1,0 +1,213 @@
+"""engine.tasks.runner: states, progress, what stays in OUT, and how a run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+
+from engine.errors import Failure, InputError, OutputError, Stopped
+from engine.tasks import runner
+from engine.tasks.runner import CACHE, Outcome, Run, Silent, Status, Task, read_answer, run
+
+
+def a_task(job: Callable[[Run], Outcome], **changes: Any) -> Task:
+    fields: dict[str, Any] = {
+        "kind": "counting",
+        "config": {"n": 2},
+        "dataset": "things",
+        "stages": {"one": 30, "two": 70},
+    }
+    return Task(job=job, **{**fields, **changes})
+
+
+def writes_a_file(this: Run) -> Outcome:
+    this.out.write("result.txt", b"done")
+    return Outcome({"count": 2}, (Failure("a.png", "empty", "expected an image, got 0 bytes"),))
+
+
+class Listening(Silent):
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, object]] = []
+
+    def stage(self, name: str, total: int) -> None:
+        self.heard.append((name, total))
+
+    def advance(self, done: int) -> None:
+        self.heard.append(("done", done))
+
+    def note(self, line: str) -> None:
+        self.heard.append(("note", line))
+
+
+def test_a_task_that_succeeds(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    answer = run(a_task(writes_a_file, notices=("mind this",), export_type=1), out)
+    assert answer == read_answer(out) == json.loads((out / "task.json").read_text())
+    assert (answer["status"], answer["progress"], answer["message"]) == (3, 100.0, "succeeded")
+    assert answer["result"] == {"count": 2}
+    assert answer["failures"] == [{"source": "a.png", "kind": "empty", "reason": "expected an image, got 0 bytes"}]
+    assert (answer["config"], answer["export_type"], answer["notices"]) == ({"n": 2}, 1, ["mind this"])
+    assert (answer["error_code"], answer["error_msg"], answer["error_detail"]) == ("", "", "")
+    assert len(answer["task_id"]) == 32
+    assert (out / "result.txt").read_bytes() == b"done"
+    assert not (out / CACHE).exists()
+
+
+def test_states_have_the_numbers_of_the_specification() -> None:
+    assert [(status.name, int(status)) for status in Status] == [
+        ("QUEUING", -1),
+        ("INITIALIZING", 0),
+        ("RUNNING", 1),
+        ("FAILED", 2),
+        ("SUCCEEDED", 3),
+        ("STOPPING", 4),
+        ("STOPPED", 5),
+    ]
+
+
+def test_progress_is_the_sum_of_the_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_EVERY", 0.0)
+    seen: list[float] = []
+
+    def job(this: Run) -> Outcome:
+        advance = this.stage("one", 10)
+        for done in (5, 10):
+            advance(done)
+            seen.append(read_answer(tmp_path / "out")["progress"])
+        advance = this.stage("two", 4)
+        advance(1)
+        seen.append(read_answer(tmp_path / "out")["progress"])
+        assert read_answer(tmp_path / "out")["status"] == Status.RUNNING
+        return Outcome({})
+
+    listening = Listening()
+    answer = run(a_task(job, notices=("first",)), tmp_path / "out", reporter=listening)
+    assert seen == [15.0, 30.0, 47.5]
+    assert listening.heard == [("note", "first"), ("one", 10), ("done", 5), ("done", 10), ("two", 4), ("done", 1)]
+    assert [(stage["stage"], stage["count"]) for stage in answer["timings"]] == [("one", 10), ("two", 1)]
+    assert sum(stage["seconds"] for stage in answer["timings"]) <= answer["elapsed_time"] + 0.01
+
+
+def test_a_task_that_fails_says_so_and_may_be_tried_again(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def fails(this: Run) -> Outcome:
+        this.out.write("half.txt", b"half")
+        raise InputError("a.manifest:3: expected this, got that\nand more")
+
+    with pytest.raises(InputError, match="expected this"):
+        run(a_task(fails), out)
+    answer = read_answer(out)
+    assert (answer["status"], answer["error_code"]) == (Status.FAILED, "InputError")
+    assert answer["error_msg"] == "a.manifest:3: expected this, got that"
+    assert answer["error_detail"].endswith("and more")
+    run(a_task(writes_a_file), out)
+    assert sorted(path.name for path in out.iterdir()) == [".labelengine-wrote", "result.txt", "task.json"]
+
+
+def test_a_result_is_never_overwritten_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(a_task(writes_a_file), out)
+    with pytest.raises(OutputError, match="must be new or empty"):
+        run(a_task(writes_a_file), out)
+    (out / "mine.txt").write_text("a user's")
+    run(a_task(writes_a_file), out, overwrite=True)
+    assert (out / "mine.txt").read_text() == "a user's"
+
+
+def test_a_folder_with_foreign_files_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("a user's")
+    for options in ({}, {"overwrite": True}, {"resume": True}):
+        with pytest.raises(OutputError):
+            run(a_task(writes_a_file), tmp_path, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def stops_in_the_middle(stop: Event) -> Callable[[Run], Outcome]:
+    def job(this: Run) -> Outcome:
+        this.cache.mkdir(exist_ok=True)
+        done = this.cache / "done"
+        count = int(done.read_text()) if done.exists() else 0
+        advance = this.stage("one", 4)
+        for number in range(count, 4):
+            done.write_text(str(number + 1))
+            if number == 1:
+                stop.set()
+            advance(number + 1)
+        return Outcome({"started_at": count})
+
+    return job
+
+
+def test_a_stopped_task_goes_on_with_resume(tmp_path: Path) -> None:
+    out, stop = tmp_path / "out", Event()
+    with pytest.raises(Stopped, match="--resume goes on"):
+        run(a_task(stops_in_the_middle(stop)), out, stop=stop)
+    assert read_answer(out)["status"] == Status.STOPPED
+    assert read_answer(out)["progress"] == 15.0
+    with pytest.raises(OutputError, match="--resume goes on with it, --overwrite begins it again"):
+        run(a_task(writes_a_file), out)
+    answer = run(a_task(stops_in_the_middle(Event())), out, resume=True)
+    assert answer["result"] == {"started_at": 2}
+    assert not (out / CACHE).exists()
+
+
+def test_overwrite_begins_a_stopped_task_again(tmp_path: Path) -> None:
+    out, stop = tmp_path / "out", Event()
+    with pytest.raises(Stopped):
+        run(a_task(stops_in_the_middle(stop)), out, stop=stop)
+    assert run(a_task(stops_in_the_middle(Event())), out, overwrite=True)["result"] == {"started_at": 0}
+
+
+def test_an_interrupt_counts_as_a_stop(tmp_path: Path) -> None:
+    def interrupted(this: Run) -> Outcome:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Stopped):
+        run(a_task(interrupted), tmp_path / "out")
+    assert read_answer(tmp_path / "out")["status"] == Status.STOPPED
+
+
+def test_resume_does_not_repeat_what_is_finished(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run(a_task(writes_a_file), out)
+    again = run(a_task(lambda this: pytest.fail("was done before")), out, resume=True)
+    assert again == first
+    with pytest.raises(OutputError, match="finished result of another task"):
+        run(a_task(writes_a_file, config={"n": 3}), out, resume=True)
+
+
+def test_resume_begins_where_there_is_nothing(tmp_path: Path) -> None:
+    assert run(a_task(writes_a_file), tmp_path / "out", resume=True)["status"] == Status.SUCCEEDED
+
+
+def test_a_full_disk_is_one_line_and_a_failed_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(this: Run) -> Outcome:
+        raise OutputError(f"{this.out.folder / 'x'}: cannot be written: No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        run(a_task(full), tmp_path / "out")
+    assert read_answer(tmp_path / "out")["status"] == Status.FAILED
+
+    def nothing_fits(path: Path, content: bytes) -> None:
+        raise OutputError(f"{path}: cannot be written: No space left on device")
+
+    monkeypatch.setattr(runner, "write_bytes", nothing_fits)
+    with pytest.raises(OutputError, match=r"task\.json: cannot be written: No space left on device"):
+        run(a_task(writes_a_file), tmp_path / "other")
+
+
+def test_what_is_no_answer(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be the folder of a finished task"):
+        read_answer(tmp_path)
+    (tmp_path / "task.json").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        read_answer(tmp_path)
+    (tmp_path / "task.json").write_text("[]")
+    with pytest.raises(InputError, match="got list"):
+        read_answer(tmp_path)

@@ -1,0 +1,329 @@
+"""Grouping and features as tasks: requests in, OUT out, and what a person does with the groups afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import draw
+
+from engine.dataset import read_samples
+from engine.errors import InputError, OutputError, UsageError
+from engine.exports import write_voc_folder
+from engine.features import BOX_FEATURES, IMAGE_FEATURES
+from engine.manifest import read_manifest, write_manifest
+from engine.outfolder import OutFolder
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.sources import Sources
+from engine.survey import survey
+from engine.tasks.catalog import TASKS, run_request
+from engine.tasks.features import features_task, version_names
+from engine.tasks.request import AVAILABLE_TASKS, parse_request, read_request, request_body
+from engine.tasks.review import DROPPED_NAME, drop_group, label_group
+from engine.tasks.runner import run
+
+REQUESTS = Path(__file__).parents[1] / "configs"
+
+
+def grouped(data: Path, out: Path, **options: Any) -> dict[str, Any]:
+    """Run a grouping request made of options, by brightness into 3 groups unless they say otherwise."""
+    chosen = {"n_clusters": 3, "image_brightness": True, **options}
+    body = request_body("auto-grouping", {name: value for name, value in chosen.items() if value is not None})
+    return run_request(parse_request(body), read_samples(data, plain=True), out)
+
+
+def test_every_available_task_can_run() -> None:
+    assert set(TASKS) == AVAILABLE_TASKS
+
+
+# ---- grouping
+
+
+def test_what_a_grouping_leaves_in_out(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    answer = grouped(photos, out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".labelengine-wrote",
+        "features.parquet",
+        "report.html",
+        "result.manifest",
+        "task.json",
+    ]
+    assert (answer["task_type"], answer["export_type"]) == ("auto-grouping", 1)
+    assert answer["config"] == {"n_clusters": 3, "image_brightness": True}
+    result = answer["result"]
+    assert (result["annotated_sample_count"], result["total_sample_count"]) == (24, 25)
+    assert (result["manifest_path"], result["property"], result["dimensions"]) == (
+        "result.manifest",
+        "group",
+        ["brightness"],
+    )
+    assert [(each["group"], each["sample_count"]) for each in result["groups"]] == [(1, 8), (2, 8), (3, 8)]
+    assert [failure["source"] for failure in answer["failures"]] == ["broken.png"]
+    assert [stage["stage"] for stage in answer["timings"]] == [
+        "reading images",
+        "grouping",
+        "writing the result",
+        "drawing the page",
+    ]
+    written = read_samples(out)
+    assert len(written) == 25
+    for sample in written:
+        assert written.path(sample).is_file()
+        expected = None if "broken" in sample.source else str(int(Path(sample.source).name.split("-")[1]) + 1)
+        assert sample.property.get("group") == expected
+    page = (out / "report.html").read_text()
+    assert page.count("<article") == 3
+    assert "broken.png" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_the_features_table(photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.png").write_bytes(b"no image")
+    grouped(photos, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "features.parquet")
+    assert table.column_names == [
+        "group",
+        "source",
+        "failure",
+        "width",
+        "height",
+        *IMAGE_FEATURES,
+        *BOX_FEATURES,
+    ]
+    rows = {row["source"]: row for row in table.to_pylist()}
+    assert len(rows) == 25
+    broken = rows["broken.png"]
+    assert (broken["group"], broken["failure"], broken["brightness"], broken["box_count"]) == (
+        0,
+        "not_an_image",
+        None,
+        None,
+    )
+    row = rows["light-2-0.png"]
+    assert (row["group"], row["failure"], row["width"], row["height"], row["resolution"]) == (3, None, 48, 36, 1728.0)
+    assert row["box_count"] == 0
+    assert row["box_aspect_ratio"] == []
+    found = survey(read_samples(photos), Sources(photos), folder=tmp_path)
+    assert row["brightness"] == pytest.approx(float(found.column("brightness")[sorted(rows).index("light-2-0.png")]))
+    field = table.schema.field("brightness")
+    assert field.metadata[b"unit"] == b"[0, 1]"
+
+
+def test_groups_as_folders(photos: Path, tmp_path: Path) -> None:
+    draw(photos / "more" / "light-0-0.png", light=0.2, seed=77)  # the name of another one
+    out = tmp_path / "out"
+    answer = grouped(photos, out, result_type=0)
+    assert answer["export_type"] == 0
+    assert sorted(path.name for path in (out / "groups").iterdir()) == ["1", "2", "3"]
+    of_dark = read_samples(out / "groups" / "1" / "group.manifest")
+    assert len(of_dark) == 9
+    assert {sample.source for sample in of_dark} == {f"light-0-{n}.png" for n in range(8)} | {"light-0-0-2.png"}
+    for sample in of_dark:
+        assert of_dark.path(sample).stat().st_nlink == 2, "a hard link, not a copy"
+    assert len(list(read_manifest(out / "result.manifest"))) == 25
+
+
+def test_the_request_of_the_specification_runs_as_it_stands(photos: Path, tmp_path: Path) -> None:
+    request = read_request(REQUESTS / "requests" / "auto_grouping.json")
+    answer = run_request(request, read_samples(photos), tmp_path / "out")
+    assert (answer["status"], answer["export_type"]) == (3, 1)
+    assert answer["result"]["property"] == "size"
+    sizes = {sample.property["size"] for sample in read_manifest(tmp_path / "out" / "result.manifest")}
+    assert sizes == {"1", "2"}
+
+
+@pytest.mark.parametrize("name", ["group_by_content", "group_by_light", "group_to_attribute"])
+def test_our_own_requests_run(photos: Path, tmp_path: Path, name: str) -> None:
+    answer = run_request(read_request(REQUESTS / f"{name}.jsonc"), read_samples(photos), tmp_path / "out")
+    assert answer["status"] == 3
+
+
+def test_the_same_request_gives_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        grouped(photos, tmp_path / name, image_brightness=None, seed=5, threads=1 if name == "a" else 2)
+    for name in ("result.manifest", "features.parquet"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    pages = [(tmp_path / name / "report.html").read_text() for name in ("a", "b")]
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"property": "@modelarts:size"}, "property: must be a name that does not begin with @"),
+        ({"weights": "x.pth"}, "weights: belong to an encoder, got x.pth and no encoder"),
+        ({"encoder": "resnet18"}, "resnet18 needs weights from a local file"),
+        ({"encoder": "nothing"}, "encoder: must be "),
+        ({"device": "cuda:17"}, "device: cuda:17 is not there"),
+        ({"n_clusters": 30}, "n_clusters: must be at most the number of unlabeled images, got 30 for 24"),
+    ],
+)
+def test_options_that_cannot_be(photos: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        grouped(photos, tmp_path / "out", **options)
+
+
+def test_boxes_come_with_the_size_of_their_image(photos: Path, tmp_path: Path) -> None:
+    shape = Shape("cell", "bndbox", ((4, 4), (20, 16)))
+    label = Label(type=OBJECT_DETECTION, drawing=Drawing((shape,)))
+    samples = [Sample(path.name, (label,)) for path in sorted(photos.iterdir())]
+    with OutFolder(tmp_path / "voc") as folder:
+        write_voc_folder(samples, Sources(photos), folder, copy=True)
+    out = tmp_path / "out"
+    request = parse_request(
+        request_body("auto-grouping", {"n_clusters": 2, "all": True, "image_brightness": True, "result_type": 0})
+    )
+    run_request(request, read_samples(tmp_path / "voc"), out)
+    for sample in read_manifest(out / "result.manifest"):
+        assert sample.property["@modelarts:size"] == [48, 36, 3]
+    assert len(read_samples(out)[0].boxes) == 1, "the annotation files are found from OUT"
+    assert len(read_samples(out / "groups" / "1" / "group.manifest")[0].boxes) == 1
+    row = pq.read_table(out / "features.parquet").to_pylist()[0]
+    assert row["box_count"] == 1
+    assert row["box_aspect_ratio"] == pytest.approx([16 / 12])
+    assert "box_area_share" in (out / "report.html").read_text()
+
+
+def test_out_may_not_be_the_data(photos: Path) -> None:
+    with pytest.raises(OutputError, match="must be new or empty"):
+        grouped(photos, photos)
+
+
+# ---- features
+
+
+def test_versions_side_by_side(photos: Path, tmp_path: Path) -> None:
+    second = tmp_path / "more" / "photos"
+    for number in range(5):
+        draw(second / f"{number}.png", light=0.7, seed=number)
+    (second / "broken.png").write_bytes(b"no image")
+    datasets = [read_samples(photos, plain=True), read_samples(second, plain=True)]
+    answer = run(features_task(datasets), tmp_path / "out")
+    assert version_names(datasets) == ["photos", "photos (2)"]
+    versions = answer["result"]["versions"]
+    assert [(each["total_sample_count"], each["readable"]) for each in versions] == [(24, 24), (6, 5)]
+    assert versions[1]["medians"]["brightness"] > versions[0]["medians"]["brightness"]
+    table = pq.read_table(tmp_path / "out" / "features.parquet")
+    assert table["version"].to_pylist() == ["photos"] * 24 + ["photos (2)"] * 6
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("photos (2)") > 7
+    assert "broken.png" in page
+
+
+def test_a_version_without_a_readable_image(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.jpg").write_bytes(b"no image")
+    answer = run(features_task([read_samples(tmp_path / "bad")]), tmp_path / "out")
+    assert answer["result"]["versions"][0]["medians"]["brightness"] is None
+    assert len(answer["failures"]) == 1
+
+
+# ---- what a person does afterwards
+
+
+@pytest.fixture
+def groups(photos: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "out"
+    grouped(photos, out, result_type=0)
+    return out
+
+
+def labels_in(manifest: Path) -> dict[str, tuple[Label, ...]]:
+    return {Path(sample.source).name: sample.labels for sample in read_manifest(manifest)}
+
+
+def test_label_a_group(groups: Path) -> None:
+    done = label_group(groups, 3, "bright", by="anna")
+    assert (done.changed, done.kept) == (8, 0)
+    for manifest, count in ((groups / "result.manifest", 24), (groups / "groups" / "3" / "group.manifest", 8)):
+        found = labels_in(manifest)
+        labeled = {name: labels for name, labels in found.items() if labels}
+        assert len(found) == count
+        assert set(labeled) == {f"light-2-{n}.png" for n in range(8)}
+        (label,) = labeled["light-2-0.png"]
+        assert (label.name, label.annotated_by, label.type) == ("bright", "human/anna", IMAGE_CLASSIFICATION)
+        assert label.by_human
+        assert label.creation_time
+    assert all(sample.state == "ALL" for sample in read_manifest(groups / "groups" / "3" / "group.manifest"))
+
+
+def test_a_persons_label_is_kept_and_a_machines_is_not(groups: Path) -> None:
+    manifest = groups / "result.manifest"
+    samples = list(read_manifest(manifest))
+    mine = Label(type=IMAGE_CLASSIFICATION, name="mine")
+    guess = Label(type=IMAGE_CLASSIFICATION, name="guess", annotated_by="modelarts/active-learning", confidence=0.4)
+    numbers = [number for number, sample in enumerate(samples) if sample.property["group"] == "1"]
+    for number, label in zip(numbers[:2], (mine, guess), strict=True):
+        samples[number] = Sample(samples[number].source, (label,), property=samples[number].property)
+    write_manifest(manifest, samples)
+    done = label_group(groups, 1, "dark")
+    assert (done.changed, done.kept) == (7, 1)
+    after = list(read_manifest(manifest))
+    assert [label.name for label in after[numbers[0]].labels] == ["mine"]
+    assert [label.name for label in after[numbers[1]].labels] == ["dark"]
+    assert label_group(groups, 1, "darker", replace_human=True).changed == 8
+
+
+def test_drop_a_group_touches_no_file(groups: Path, photos: Path) -> None:
+    before = sorted(photos.iterdir())
+    done = drop_group(groups, 2)
+    assert (done.changed, done.moved) == (8, 0)
+    assert sorted(photos.iterdir()) == before
+    assert len(labels_in(groups / "result.manifest")) == 16
+    assert set(labels_in(groups / DROPPED_NAME)) == {f"light-1-{n}.png" for n in range(8)}
+    with pytest.raises(UsageError, match="no sample is in group 2; it was taken out before"):
+        drop_group(groups, 2)
+    drop_group(groups, 3)
+    assert len(labels_in(groups / DROPPED_NAME)) == 16
+
+
+def test_drop_a_group_moves_files_when_told_where_to(groups: Path, photos: Path, tmp_path: Path) -> None:
+    to = tmp_path / "rejected"
+    to.mkdir()
+    (to / "light-1-0.png").write_text("a user's own file")
+    (photos / "light-1-7.png").unlink()
+    done = drop_group(groups, 2, to=to)
+    assert (done.changed, done.moved, len(done.failures)) == (8, 7, 1)
+    assert "light-1-7.png" in done.failures[0].source
+    assert (to / "light-1-0.png").read_text() == "a user's own file"
+    assert sorted(path.name for path in to.iterdir()) == [
+        "light-1-0-2.png",
+        "light-1-0.png",
+        *(f"light-1-{n}.png" for n in range(1, 7)),
+    ]
+    assert not [path for path in photos.iterdir() if path.name.startswith("light-1")]
+    left = sorted(path.name for path in (groups / "groups" / "2").iterdir())
+    assert left == ["group.manifest", "light-1-7.png"], "links to moved files are gone, the last copy of a file is not"
+    dropped = read_samples(groups / DROPPED_NAME)
+    assert sum(dropped.path(sample).is_file() for sample in dropped) == 7
+
+
+def test_groups_that_are_not_there(groups: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"group: must be 1\.\.3, got 4"):
+        label_group(groups, 4, "x")
+    with pytest.raises(UsageError, match="label: must not be empty"):
+        label_group(groups, 1, " ")
+    with pytest.raises(InputError, match="must be the folder of a finished task"):
+        drop_group(photos, 1)
+    run(features_task([read_samples(photos)]), tmp_path / "features")
+    with pytest.raises(InputError, match="must be the folder of a finished grouping"):
+        drop_group(tmp_path / "features", 1)
+
+
+def test_overwrite_clears_what_was_dropped_before(groups: Path, photos: Path) -> None:
+    drop_group(groups, 2)
+    request = parse_request(request_body("auto-grouping", {"n_clusters": 3, "image_brightness": True}))
+    run_request(request, read_samples(photos), groups, overwrite=True)
+    assert not (groups / DROPPED_NAME).exists()
+    assert len(labels_in(groups / "result.manifest")) == 24
+
+
+def test_task_json_is_plain_json(groups: Path) -> None:
+    text = (groups / "task.json").read_text("utf-8")
+    assert "NaN" not in text
+    assert json.loads(text)["result"]["n_clusters"] == 3
