@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"labelengine {_version()}")
     # As wide as the longest command, or argparse breaks the lines of the list.
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="labelengine", required=True)
 
     group = _command(
         commands,

@@ -73,6 +73,7 @@ def _measure(
             stopped=this.stopped,
         )
         versions.append((name, dataset, found))
+        this.tell_reused(found.reused)
         for what, count in found.notes.items():
             this.note(f"{name}: {count:,} images: {what}")
     advance = this.stage("writing the result", sum(images))

@@ -127,6 +127,7 @@ def _group(
         stage=this.stage,
         stopped=this.stopped,
     )
+    this.tell_reused(grouping.survey.reused)
     for line in (*grouping.notes, *_conversions(grouping.survey)):
         this.note(line)
     attribute = config.property or PROPERTY

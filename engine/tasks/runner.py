@@ -122,6 +122,11 @@ class Run:
         self.notices.append(line)
         self.reporter.note(line)
 
+    def tell_reused(self, count: int) -> None:
+        """Said, but not kept: a run that was resumed leaves the same result as one that was not."""
+        if count:
+            self.reporter.note(f"{count:,} images were known already")
+
     def stage(self, name: str, total: int = 0) -> Callable[[int], None]:
         """Begin a stage; gives what to call with the number of things done. Raises Stopped when the task shall stop."""
         self._check_stop()
