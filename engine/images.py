@@ -117,7 +117,8 @@ def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, reduce: bool
         width, height = image.size
         if width * height > max_pixels:
             raise ImageError("too_large", f"must have at most {max_pixels:,} pixels, got {width}x{height}")
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        # A TIFF is turned upright by its decoder, and tells the size that it will have then.
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION_TAG, 1)
         reduction = reduction_for(width, height) if reduce and image.format == "JPEG" else 1
         if image.format == "JPEG" and image.mode in ("RGB", "L"):
             rgb, note = _decode_jpeg(content, reduction), ""

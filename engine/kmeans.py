@@ -552,7 +552,7 @@ class _Stream:
     def passes(self, order: torch.Generator | None = None) -> Iterator[Tensor]:
         """Batches (m, d), centred; in a random order when the source can be read so."""
         for block in _blocks(self.source, self.batch, order):
-            yield block.to(self.shift).sub_(self.shift)
+            yield block.to(self.shift).sub(self.shift)  # not in place: it may be the caller's own memory
 
 
 def _measured(source: Source, batch: int, device: torch.device, generator: torch.Generator, sample: int) -> _Stream:

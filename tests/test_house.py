@@ -1,0 +1,85 @@
+"""The house itself: imports point one way, nothing happens on import, and the map in the README is true."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import engine
+
+ENGINE = Path(engine.__file__).parent
+
+#: A room knows those above it, never those below.
+ORDER = (
+    *("errors", "samples", "predictions", "files", "sources", "manifest", "voc", "outfolder", "folders", "exports"),
+    *("dataset", "images", "features", "store", "survey", "embeddings", "kmeans", "grouping", "report", "tasks"),
+    *("cli", "__main__"),
+)
+TASKS = (
+    "values",
+    "schema",
+    "parameters",
+    "request",
+    "runner",
+    "tables",
+    "pages",
+    "grouping",
+    "features",
+    "review",
+    "catalog",
+)
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of engine that a file imports, wherever it does so."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "engine":
+            found |= {f"engine.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("engine."):
+            found.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("engine")}
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    rooms = {path.stem for path in ENGINE.glob("*.py")} | {path.parent.name for path in ENGINE.glob("*/__init__.py")}
+    assert rooms - {"__init__"} == set(ORDER)
+    for room in ORDER:
+        files = [ENGINE / f"{room}.py"] if (ENGINE / f"{room}.py").exists() else (ENGINE / room).rglob("*.py")
+        allowed = (
+            {*ORDER[: ORDER.index(room)], room} if room in ("report", "tasks") else set(ORDER[: ORDER.index(room)])
+        )
+        for file in files:
+            known = {name.split(".")[1] for name in imported(file)}
+            assert known <= allowed, f"{file}: {sorted(known - allowed)} lie below"
+
+
+def test_tasks_import_one_way_too() -> None:
+    assert {path.stem for path in (ENGINE / "tasks").glob("*.py")} - {"__init__"} == set(TASKS)
+    for at, name in enumerate(TASKS):
+        own = {
+            module.split(".")[2] for module in imported(ENGINE / "tasks" / f"{name}.py") if "engine.tasks." in module
+        }
+        assert own <= set(TASKS[:at]), f"{name}: {sorted(own)}"
+
+
+def test_the_map_names_every_room() -> None:
+    documented = engine.__doc__ or ""
+    for room in ORDER[:-1]:
+        assert f"    {room}.py " in documented or f"    {room}/ " in documented, room
+
+
+def test_importing_engine_is_quick_and_quiet() -> None:
+    code = "import sys, engine; print([m for m in ('torch', 'cv2', 'sklearn') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+    assert run.stderr == ""
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(getattr(engine, name) is not None for name in engine.__all__)
+    assert not hasattr(engine, "nothing_of_that_name")

@@ -1,0 +1,163 @@
+"""engine.images: every format of picture comes out upright RGB; what cannot be read has a kind and a reason."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine.errors import ImageError
+from engine.images import NOTES, decode_picture, read_picture, reduction_for, stream
+
+#: 2 rows, 3 columns of 16-pixel squares, all of different colors, so that every turn shows.
+SQUARES = (
+    np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [250, 0, 250]]], np.uint8)
+    .repeat(16, 0)
+    .repeat(16, 1)
+)
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def turned(orientation: int) -> np.ndarray:
+    """What a viewer shows of SQUARES stored with this EXIF orientation (TIFF 6.0, tag 274)."""
+    stored = SQUARES
+    return {
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.transpose(1, 0, 2),
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(stored, 1),
+    }[orientation]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_comes_out_upright(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(format, {})
+    picture = decode_picture(encoded(Image.fromarray(SQUARES), format, exif=exif, **options))
+    expected = turned(orientation)
+    assert (picture.height, picture.width) == expected.shape[:2] == picture.rgb.shape[:2]
+    assert np.abs(picture.rgb[8::16, 8::16].astype(int) - expected[8::16, 8::16]).max() <= 12
+
+
+GREY = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))
+WIDE = Image.fromarray((np.arange(256, dtype=np.uint16) * 257).reshape(16, 16))
+GLASS = Image.fromarray(np.dstack([SQUARES, np.zeros(SQUARES.shape[:2], np.uint8)]), "RGBA")
+
+
+@pytest.mark.parametrize(
+    ("content", "middle", "note"),
+    [
+        (encoded(GREY, "PNG"), [136, 136, 136], NOTES[0]),
+        (encoded(GREY, "BMP"), [136, 136, 136], NOTES[0]),
+        (encoded(WIDE, "PNG"), [136, 136, 136], NOTES[2]),
+        (encoded(WIDE, "TIFF"), [136, 136, 136], NOTES[2]),
+        (encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95), [254, 0, 0], NOTES[3]),
+        (encoded(Image.new("RGB", (16, 16), (0, 200, 0)).quantize(4), "PNG"), [0, 200, 0], NOTES[0]),
+        (encoded(Image.new("RGB", (16, 16), (0, 200, 0)), "WEBP", lossless=True), [0, 200, 0], NOTES[0]),
+        (encoded(Image.new("1", (16, 16), 1), "PNG"), [255, 255, 255], NOTES[0]),
+        (encoded(GLASS.resize((16, 16)), "PNG"), [255, 255, 255], NOTES[1]),
+        (encoded(Image.new("LA", (16, 16), (0, 128)), "PNG"), [127, 127, 127], NOTES[1]),
+    ],
+)
+def test_everything_becomes_rgb_and_says_so(content: bytes, middle: list[int], note: str) -> None:
+    picture = decode_picture(content)
+    assert picture.rgb.dtype == np.uint8
+    assert picture.rgb.shape == (16, 16, 3)
+    assert np.abs(picture.rgb[8, 8].astype(int) - middle).max() <= 2
+    assert picture.note == note
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (3, 2)])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_odd_sizes(width: int, height: int, format: str) -> None:
+    picture = decode_picture(encoded(Image.new("RGB", (width, height), "red"), format))
+    assert (picture.width, picture.height) == (width, height)
+    assert picture.rgb.shape == (height, width, 3)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "reduction"),
+    [(320, 240, 1), (640, 480, 2), (480, 640, 2), (4000, 3000, 4), (8000, 6000, 8), (20000, 300, 1), (479, 479, 1)],
+)
+def test_large_jpegs_are_decoded_smaller(width: int, height: int, reduction: int) -> None:
+    assert reduction_for(width, height) == reduction
+
+
+def test_a_reduced_decode_shows_the_same_picture() -> None:
+    rng = np.random.default_rng(0)
+    pixels = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize(
+        (640, 480), Image.Resampling.NEAREST
+    )
+    content = encoded(pixels, "JPEG", quality=95, subsampling=0)
+    small, whole = decode_picture(content), decode_picture(content, reduce=False)
+    assert (small.reduction, small.width, small.height, small.rgb.shape) == (2, 640, 480, (240, 320, 3))
+    assert (whole.reduction, whole.rgb.shape) == (1, (480, 640, 3))
+    assert np.abs(small.rgb[10::20, 10::20].astype(int) - whole.rgb[20::40, 20::40]).mean() < 3
+    assert small.digest == whole.digest
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    jpeg = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)), "JPEG")
+    png = encoded(Image.fromarray(SQUARES), "PNG")
+    contents = {"empty": b"", "text": b"hello\n", "cut.jpg": jpeg[: len(jpeg) // 2], "cut.png": png[:-40]}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    kinds = {}
+    for name in ("missing", "folder", *contents):
+        with pytest.raises(ImageError) as caught:
+            read_picture(tmp_path / name)
+        kinds[name] = caught.value.kind
+        assert "\n" not in str(caught.value)
+    assert kinds == {
+        "missing": "missing",
+        "folder": "not_a_file",
+        "empty": "empty",
+        "text": "not_an_image",
+        "cut.jpg": "broken",
+        "cut.png": "broken",
+    }
+
+
+def test_a_limit_of_pixels_is_kept_before_anything_is_decoded() -> None:
+    content = encoded(Image.new("1", (20_000, 20_000)), "PNG")
+    with pytest.raises(ImageError, match="must have at most 300,000,000 pixels, got 20000x20000") as caught:
+        decode_picture(content)
+    assert caught.value.kind == "too_large"
+    with pytest.raises(ImageError, match="at most 100 pixels, got 48x32"):
+        decode_picture(encoded(Image.fromarray(SQUARES), "PNG"), max_pixels=100)
+    assert Image.MAX_IMAGE_PIXELS is not None, "Pillow's own limit is back"
+
+
+def test_a_stream_keeps_the_order_and_goes_on_after_failures(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(100)]
+    for number, path in enumerate(paths):
+        path.write_bytes(encoded(Image.new("L", (4, 4), number), "PNG") if number % 10 else b"broken")
+    for threads in (1, 3):
+        batches = stream(paths, lambda i, content: (i, int(decode_picture(content).rgb[0, 0, 0])), threads=threads)
+        results = [result for batch in batches for result in batch]
+        assert [isinstance(result, ImageError) for result in results] == [number % 10 == 0 for number in range(100)]
+        assert all(result == (number, number) for number, result in enumerate(results) if number % 10)
+
+
+def test_a_stream_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.png"] * 1000
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("L", (4, 4)), "PNG"))
+    done: list[object] = []
+    for batch in stream(paths, lambda i, content: i, threads=1, stopped=lambda: len(done) > 30):
+        done.extend(batch)
+    assert 30 < len(done) < 200
