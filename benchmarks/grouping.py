@@ -3,10 +3,10 @@
     python benchmarks/grouping.py [--tree NAME=FOLDER ...] [--most 5000] [--seeds 3]
 
 Planted: datasets/planted.py with 20 images of each of 27 combinations; adjusted Rand index of `group` with all three
-flags. By content: the digits of datasets/digits.py, and every tree (one folder a class) given, at most --most images of
-it, drawn evenly; normalised mutual information (NMI) with the classes at the true number of groups, mean over the
-seeds. Beside: scikit-learn's k-means on pixels (32x32 RGB), on their first 64 principal components, and on scikit-image's
-histograms of oriented gradients (the best of two cell sizes), the same thumbnails for all.
+flags. By content: the digits of datasets/digits.py, and every tree (one folder a class) given, at most --most images
+of it, drawn evenly; normalised mutual information (NMI) with the classes at the true number of groups, mean over the
+seeds. Beside: scikit-learn's k-means on pixels (32x32 RGB), on their first 64 principal components, and on
+scikit-image's histograms of oriented gradients (the best of two cell sizes), the same thumbnails for all.
 Last: images/s of the embedding itself, from thumbnails of 96 pixels.
 
 RECORDED
