@@ -9,7 +9,14 @@ seeds. Beside: scikit-learn's k-means on pixels (32x32 RGB), on their first 64 p
 scikit-image's histograms of oriented gradients (the best of two cell sizes), the same thumbnails for all.
 Last: images/s of the embedding itself, from thumbnails of 96 pixels.
 
-RECORDED
+Recorded on 2 cores, Python 3.11, torch 2.14, scikit-learn 1.9, scikit-image 0.26 (signs: 2,062 photos of hands, 10
+classes; cifar10: 20,000 of the training split, of which 5,000):
+
+    planted, 540 images, 27 groups: adjusted Rand index 1.000 1.000 1.000
+    digits, 1,797 images, 10 classes, 1.9 s: pixels 0.747  PCA 0.747  HOG 4 0.858  labelengine 0.931
+    signs, 2,062 images, 10 classes, 2.3 s: pixels 0.174  PCA 0.173  HOG 8 0.513  labelengine 0.626
+    cifar10, 5,000 images, 10 classes, 4.1 s: pixels 0.078  PCA 0.081  HOG 8 0.133  labelengine 0.235
+    embedding, from 96 pixels: 2,581 images/s
 """
 
 from __future__ import annotations

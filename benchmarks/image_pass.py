@@ -8,7 +8,20 @@ included); cv2.imdecode alone at the scale that our pass decodes at, from bytes 
 Imagelab (dark, light, blurry, odd size and aspect ratio, grayscale, low information) with as many processes.
 Images/s are medians; a peer that is not installed is left out (pip install labelengine[benchmark]).
 
-RECORDED
+Recorded on 2 cores, Python 3.11, opencv 5.0, torch 2.14, CleanVision 0.3.7:
+
+    2 threads of 2, 3 repeats
+    364 JPEGs of 640x480      images/s  of decode
+      bare decode                  4,863.7       1.00
+      labelengine                  1,943.9       0.40
+      CleanVision                    133.6       0.03
+    24 JPEGs of 4032x3024      images/s  of decode
+      bare decode                    135.9       1.00
+      labelengine                    108.5       0.80
+      CleanVision                      4.5       0.03
+
+At 640x480 a decode takes 0.34 ms, our features 0.2 ms more, and some 60 short operations an image hand the interpreter
+lock to and fro between the threads.
 """
 
 from __future__ import annotations

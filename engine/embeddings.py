@@ -10,10 +10,9 @@ except `load_encoder`, which reads weights.
 Chosen by benchmarks/grouping.py, mean NMI of k-means with the true number of groups over 3 seeds:
 
     vectors                                        digits   signs  cifar10
-    pixels                                          0.742   0.168    0.084
-    histograms of gradients (scikit-image, best)    0.878   0.481    0.144
-    "gradients", whitened (content_vectors)         0.896   0.543    0.172
-    the same, after neighbour_embedding             0.941   0.628    0.249
+    pixels                                          0.747   0.174    0.078
+    histograms of gradients (scikit-image, best)    0.858   0.513    0.133
+    "gradients", whitened, neighbour_embedding      0.931   0.626    0.235
 
 A convolutional patch dictionary (ZCA-whitened 6x6 patches, 256..512 atoms, soft threshold; Coates and Ng 2011) was
 tried: 0.87-0.91, 0.34-0.50, 0.16-0.17 at a thirtieth of the speed, so it was left out.
