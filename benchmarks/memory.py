@@ -6,7 +6,11 @@ Images are drawn (24x24 PNG, all different). Each run is a process of its own, a
 by light, color and blur, and by content. Its peak resident memory is read when it ends; the growth is the difference of
 the two runs over the difference of their numbers of images.
 
-RECORDED
+Recorded on 2 cores, Python 3.11, torch 2.14:
+
+                                    10,000 MB     100,000 MB   growth, KB an image    seconds
+    by light, color and blur              807            860                    0.59         47
+    by content                            882          1,122                    2.67         86
 """
 
 from __future__ import annotations
