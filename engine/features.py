@@ -58,7 +58,7 @@ _ROUNDING: Final = 20.0 / 12.0
 _NO_EDGE: Final = 1.0
 _LEAST_CLARITY: Final = 1e-4
 #: Clarity is a mean over pixels: on images above this size every second to fourth row says the same at less cost.
-_SAMPLED_PIXELS: Final = 38_400
+_SAMPLED_PIXELS: Final = 19_200
 _LARGEST_STEP: Final = 4
 
 
@@ -105,15 +105,13 @@ def clarity(grey: Tensor) -> Tensor:
     """
     if grey.shape[1] < 3 or grey.shape[2] < 3:
         return torch.full((grey.shape[0],), _LEAST_CLARITY, device=grey.device)
-    levels = grey.to(torch.int16)
-    step = min(max(levels[0].numel() // _SAMPLED_PIXELS, 1), _LARGEST_STEP)
-    middle = levels[:, 1:-1:step]
-    above, below = levels[:, :-2:step], levels[:, 2::step]
+    step = min(max(grey[0].numel() // _SAMPLED_PIXELS, 1), _LARGEST_STEP)
+    middle = grey[:, 1:-1:step].to(torch.int16)
+    above, below = (grey[:, first:last:step, 1:-1].to(torch.int16) for first, last in ((0, -2), (2, None)))
     left, right = middle[:, :, :-2], middle[:, :, 2:]
-    vertical = above[:, :, 1:-1] - below[:, :, 1:-1]
-    laplacian = left + right + above[:, :, 1:-1] + below[:, :, 1:-1] - 4 * middle[:, :, 1:-1]
+    laplacian = (left + right).add_(above).add_(below).sub_(middle[:, :, 1:-1], alpha=4)
     sharpness = (_mean_square(laplacian) - _ROUNDING).clamp_min(0.0)
-    gradient = (_mean_square(right - left) + _mean_square(vertical)) / 4.0
+    gradient = (_mean_square(right - left) + _mean_square(above.sub_(below))) / 4.0
     return (sharpness / (gradient + _NO_EDGE)).clamp_min(_LEAST_CLARITY)
 
 

@@ -145,16 +145,21 @@ def stream(
     work: Callable[[int, bytes], T],
     *,
     threads: int,
+    finish: Callable[[list[T | ImageError]], None] = lambda results: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[T | ImageError]]:
     """Read every file in `threads` threads and run `work(position, bytes)` on each there.
 
-    Results come in the order of the paths, in short lists, an ImageError in place of a file that could not be
-    used. A few lists at most are held at a time. Ends early, after what is in flight, once `stopped()` says so.
+    finish: called in the thread with a few results at once, before they are handed over: short operations cost less
+    on all of them together. Results come in the order of the paths, in short lists, an ImageError in place of a file
+    that could not be used. A few lists at most are held at a time. Ends early, after what is in flight, once
+    `stopped()` says so.
     """
 
     def run(start: int) -> list[T | ImageError]:
-        return [_attempt(i, paths[i], work) for i in range(start, min(start + _CHUNK, len(paths)))]
+        results = [_attempt(i, paths[i], work) for i in range(start, min(start + _CHUNK, len(paths)))]
+        finish(results)
+        return results
 
     with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
         waiting: deque[Future[list[T | ImageError]]] = deque()

@@ -131,18 +131,18 @@ def survey(
     done = 0
     with Store(path) as store, _one_thread_each():
 
-        def work(k: int, content: bytes) -> tuple[bytes, bytes | None]:
+        def work(k: int, content: bytes) -> _Measured:
             boxes = _box_array(samples[todo[k]])
             key = digest_of(content + boxes.tobytes()) if len(boxes) else digest_of(content)
-            return key, None if key in store else _measure(content, boxes, thumbnail_side, max_pixels)
+            return _Measured(key) if key in store else _measure(key, content, boxes, thumbnail_side, max_pixels)
 
-        batches = stream([path for _, path in located], work, threads=threads or os.cpu_count() or 1, stopped=stopped)
-        for batch in batches:
+        paths = [path for _, path in located]
+        for batch in stream(paths, work, threads=threads or os.cpu_count() or 1, finish=_add_light, stopped=stopped):
             for i, found in zip(todo[done:], batch, strict=False):
                 if isinstance(found, ImageError):
                     failures[i] = Failure(samples[i].source, found.kind, str(found))
                 else:
-                    rows.take(i, store, *found)
+                    rows.take(i, store, found)
             done += len(batch)
             store.flush()
             progress(done)
@@ -163,8 +163,9 @@ class _Rows:
         self.notes: Counter[str] = Counter()
         self.reused = 0
 
-    def take(self, i: int, store: Store, key: bytes, payload: bytes | None) -> None:
-        place = store.place(key) if payload is None else store.put(key, payload)
+    def take(self, i: int, store: Store, found: _Measured) -> None:
+        payload = found.payload()
+        place = store.place(found.key) if payload is None else store.put(found.key, payload)
         head = np.frombuffer(payload or store.read(place, _HEAD.itemsize), _HEAD, count=1)[0]
         if count := int(head["boxes"]):
             numbers = store.read(place, 4 * count * len(BOX_COLUMNS), skip=_HEAD.itemsize)
@@ -207,12 +208,35 @@ def _box_array(sample: Sample) -> _Numbers:
     return np.array([shape.xyxy for shape in sample.boxes], np.float32).reshape(-1, 4)
 
 
-def _measure(content: bytes, boxes: _Numbers, side: int | None, max_pixels: int) -> bytes:
-    """Everything the survey wants of one image: head, box features, thumbnail."""
+@dataclass(slots=True)
+class _Measured:
+    """What a thread found out about one image. head, rest: None and nothing when the store knows it already.
+
+    grid: (1, 3, g, g') uint8, the pixels that tell light and color, until `_add_light` has done so.
+    """
+
+    key: bytes
+    head: npt.NDArray[np.void] | None = None
+    rest: bytes = b""
+    grid: Tensor | None = None
+
+    def payload(self) -> bytes | None:
+        return None if self.head is None else self.head.tobytes() + self.rest
+
+
+def _measure(key: bytes, content: bytes, boxes: _Numbers, side: int | None, max_pixels: int) -> _Measured:
+    """Everything the survey wants of one image, but light and color."""
     picture = decode_picture(content, max_pixels=max_pixels)
+    clarity = measure.clarity(torch.from_numpy(cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY))[None])
+    numbers = {
+        "resolution": picture.width * picture.height,
+        "aspect_ratio": picture.width / picture.height,
+        "clarity": float(clarity),
+        "ambiguity": float(measure.ambiguity(clarity)),
+    }
     head = np.zeros(1, _HEAD)
     head["size"], head["note"] = (picture.width, picture.height), NOTES.index(picture.note)
-    head["features"] = _image_features(picture.rgb, picture.width, picture.height)
+    head["features"] = [numbers.get(name, np.nan) for name in COLUMNS]
     of_boxes = _NO_BOXES
     if len(boxes):
         pixels = torch.from_numpy(picture.rgb).permute(2, 0, 1)
@@ -220,16 +244,36 @@ def _measure(content: bytes, boxes: _Numbers, side: int | None, max_pixels: int)
         head["boxes"], head["box_area_std"] = found.count, found.area_std
         of_boxes = torch.stack([getattr(found, name) for name in BOX_COLUMNS], 1).numpy()
     thumbnail = resized(picture.rgb, side).tobytes() if side else b""
-    return head.tobytes() + of_boxes.astype("<f4").tobytes() + thumbnail
+    return _Measured(key, head, of_boxes.astype("<f4").tobytes() + thumbnail, _grid(picture.rgb))
 
 
-def _image_features(rgb: Pixels, width: int, height: int) -> list[float]:
-    """COLUMNS of one image: size, then light and color on the grid, clarity of the decoded pixels."""
+def _grid(rgb: Pixels) -> Tensor:
+    """An even grid of about GRID x GRID pixels: (1, 3, g, g') uint8."""
     step = max(1, round((rgb.shape[0] * rgb.shape[1]) ** 0.5 / GRID))
-    grid = torch.from_numpy(np.ascontiguousarray(rgb[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1)))[None]
-    clarity = measure.clarity(torch.from_numpy(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))[None])
-    light = (measure.brightness(grid), measure.saturation(grid), measure.colorfulness(grid))
-    return [width * height, width / height, *(float(x) for x in (*light, clarity, measure.ambiguity(clarity)))]
+    return torch.from_numpy(np.ascontiguousarray(rgb[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1)))[None]
+
+
+def _add_light(results: list[_Measured | ImageError]) -> None:
+    """Light and color of a few images, those of one size together."""
+    by_shape: dict[tuple[int, ...], list[_Measured]] = {}
+    for found in results:
+        if isinstance(found, _Measured) and found.grid is not None:
+            by_shape.setdefault(tuple(found.grid.shape), []).append(found)
+    for alike in by_shape.values():
+        grids = torch.cat([found.grid for found in alike if found.grid is not None])
+        for name, feature in _LIGHT.items():
+            for found, value in zip(alike, feature(grids).tolist(), strict=True):
+                assert found.head is not None
+                found.head["features"][0, COLUMNS.index(name)] = value
+        for found in alike:
+            found.grid = None
+
+
+_LIGHT: Final = {
+    "brightness": measure.brightness,
+    "saturation": measure.saturation,
+    "colorfulness": measure.colorfulness,
+}
 
 
 def resized(rgb: Pixels, side: int) -> Pixels:
