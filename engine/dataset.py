@@ -279,10 +279,15 @@ def write_dataset(
             tally, path = _write_manifest(dataset, folder, name), out / name
         else:
             tally, path = WRITERS[to](dataset.samples, dataset.sources, folder, copy=copy == "copy"), out
-    notes = list(tally.notes)
-    if real_out.startswith(real_root.rstrip(os.sep) + os.sep):
-        notes.append(f"{out} lies inside the folder of the data set, which will find it there when it is read again")
-    return Written(path, dict(tally.counts), tuple(tally.failures), tuple(notes))
+    return Written(path, dict(tally.counts), tuple(tally.failures), (*tally.notes, *inside_note(dataset, out)))
+
+
+def inside_note(dataset: Dataset, out: Path) -> tuple[str, ...]:
+    """What to say when a result is written into the folder of its own data set: one line, or none."""
+    root = os.path.realpath(dataset.sources.root).rstrip(os.sep) + os.sep
+    if dataset.format == MANIFEST or not os.path.realpath(out).startswith(root):
+        return ()
+    return (f"{out} lies inside the folder of the data set, which will find it there when it is read again",)
 
 
 def _write_manifest(dataset: Dataset, out: OutFolder, name: str) -> Tally:

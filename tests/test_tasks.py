@@ -194,6 +194,12 @@ def test_out_may_not_be_the_data(photos: Path) -> None:
         grouped(photos, photos)
 
 
+def test_out_inside_the_data_is_said(photos: Path, tmp_path: Path) -> None:
+    answer = grouped(photos, photos / "out")
+    assert any("lies inside the folder of the data set" in line for line in answer["notices"])
+    assert not any("lies inside" in line for line in grouped(photos / "out", tmp_path / "other")["notices"])
+
+
 # ---- features
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
-from engine.dataset import Dataset
+from engine.dataset import Dataset, inside_note
 from engine.tasks.grouping import grouping_task
 from engine.tasks.request import require_available
 from engine.tasks.runner import Reporter, Task, run
@@ -29,4 +30,5 @@ def run_request(
     """Do what a request asks for; see `runner.run`. Raises UsageError for a task that is not in this version."""
     require_available(request.task_type)
     task = TASKS[request.task_type](request, dataset)
+    task = replace(task, notices=(*task.notices, *inside_note(dataset, out)))
     return run(task, out, overwrite=overwrite, resume=resume, reporter=reporter, stop=stop)
