@@ -1,8 +1,8 @@
 """What can go wrong, and how it is said.
 
-One tree of exceptions for everything the engine reports on purpose: a message is one line that names the
-place, what was expected and what was found. One record, `Failure`, for what goes wrong with a single input
-while the run goes on.
+One tree of exceptions for everything the engine reports on purpose: a message is one line that names the place, what
+was expected and what was found; a request with several problems has a line for each. One record, `Failure`, for what
+goes wrong with a single input while the run goes on.
 """
 
 from __future__ import annotations
