@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone away
         sys.stderr.close()
-        return DONE
+        return FAILED
     except EngineError as error:
         for line in str(error).splitlines():
             _say(f"error: {_as_flags(line)}")

@@ -15,7 +15,7 @@ Chosen by benchmarks/grouping.py, mean NMI of k-means with the true number of gr
     "gradients", whitened, neighbour_embedding      0.931   0.626    0.235
 
 A convolutional patch dictionary (ZCA-whitened 6x6 patches, 256..512 atoms, soft threshold; Coates and Ng 2011) was
-tried: 0.87-0.91, 0.34-0.50, 0.16-0.17 at a thirtieth of the speed, so it was left out.
+tried in a throw-away version: 0.87-0.91, 0.34-0.50, 0.16-0.17 at a thirtieth of the speed, so it was left out.
 """
 
 from __future__ import annotations

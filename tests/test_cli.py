@@ -280,6 +280,15 @@ def test_a_result_is_not_overwritten_unasked(photos: Path, tmp_path: Path, capsy
 # ---- interrupted
 
 
+def test_a_reader_that_goes_away_is_no_success(photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine", "group", str(photos), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1
+    assert not (tmp_path / "out" / "result.manifest").exists()
+
+
 def started(photos: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     """A run of many images by one thread, in a process of its own, that has begun to read them."""
     command = [sys.executable, "-m", "engine", "group", str(photos), "--out", str(out), "--threads", "1", *options]
