@@ -10,18 +10,19 @@ Images/s are medians; a peer that is not installed is left out (pip install labe
 
 Recorded on 2 cores, Python 3.11, opencv 5.0, torch 2.14, CleanVision 0.3.7:
 
-    2 threads of 2, 5 repeats
+    2 threads of 2, 9 repeats
     364 JPEGs of 640x480      images/s  of decode
-      bare decode                  4,299.2       1.00
-      labelengine                  2,202.9       0.51
-      CleanVision                    134.6       0.03
+      bare decode                  3,038.3       1.00
+      labelengine                  2,210.0       0.73
+      CleanVision                    108.1       0.04
     24 JPEGs of 4032x3024      images/s  of decode
-      bare decode                    131.9       1.00
-      labelengine                    104.5       0.79
-      CleanVision                      4.3       0.03
+      bare decode                    122.4       1.00
+      labelengine                    109.5       0.89
+      CleanVision                      2.3       0.02
 
-At 640x480 a decode takes 0.34 ms; header, hash and features take 0.2 ms more, and their short operations hand the
-interpreter lock to and fro between the threads.
+Machines differ: compare within a table. On this one the pass of before made 1,066 images/s at 640x480, 0.35 of a bare
+decode: its many short torch operations handed the interpreter lock to and fro between the threads. Beside others at
+work on the same cores the share at 640x480 falls to 0.68.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from statistics import median
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from engine.dataset import read_samples
 from engine.images import _REDUCED, reduction_for
@@ -59,8 +61,8 @@ def bare_decode(folder: Path, threads: int) -> None:
     """What decoding alone takes, at the scale that our pass chooses."""
     cv2.setNumThreads(1)
     paths = sorted(folder.glob("*.jpg"))
-    first = cv2.imread(str(paths[0]))
-    how = _REDUCED[reduction_for(first.shape[1], first.shape[0])]
+    with Image.open(paths[0]) as first:  # its header alone: a decode of it would count
+        how = _REDUCED[reduction_for(*first.size)]
     with ThreadPoolExecutor(threads) as pool:
         for image in pool.map(lambda path: cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), how), paths):
             assert image is not None

@@ -8,15 +8,15 @@ restart; the candidates take turns. Seconds are medians; `of sklearn` is the rat
 
 Recorded on 2 cores (x86-64 with AVX-512), Python 3.11, torch 2.14, scikit-learn 1.9, faiss 1.15:
 
-    1,000,000 points, 25 iterations, 2 threads, 3 repeats
-    d = 64, k = 100        seconds  of sklearn    inertia
-      labelengine         1.01        0.42   +0.0009%
-      sklearn             2.42        1.00   +0.0000%
-      faiss               6.73        2.78   +0.0010%
-    d = 3, k = 8          seconds  of sklearn    inertia
-      labelengine         0.27        1.37   +0.0003%
-      sklearn             0.20        1.00   +0.0000%
-      faiss               1.51        7.51   +0.0003%
+    1,000,000 points, 25 iterations, 2 threads, 5 repeats
+    d = 64, k = 100         seconds  of sklearn    inertia
+      labelengine         1.60        0.32   +0.0009%
+      sklearn             4.99        1.00   +0.0000%
+      faiss               7.62        1.53   +0.0009%
+    d = 3, k = 8           seconds  of sklearn    inertia
+      labelengine         0.27        0.90   +0.0003%
+      sklearn             0.30        1.00   +0.0000%
+      faiss               1.78        5.99   +0.0003%
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ The house, in the order of its imports (a room knows those above it, never those
     folders.py      folders (tree, tile, voc, yolo, images) -> samples
     exports.py      samples -> folders
     dataset.py      the one door to data sets: read_samples, write_dataset
+    jpeg.py         the size of a plain JPEG, from its header
     images.py       files -> pixels, in parallel; what cannot be read is recorded
     features.py     pixels and boxes -> brightness, colorfulness, blur, ...
     store.py        bytes under a key: what a stopped run has done
@@ -27,9 +28,14 @@ The house, in the order of its imports (a room knows those above it, never those
     embeddings.py   thumbnails -> vectors of what they show
     kmeans.py       points -> clusters
     grouping.py     auto grouping: group, annotate
+    decisions.py    what people decided about labels: jsonl and csv
+    evaluation.py   how good predictions are: accuracy, calibration, ...
+    label/          auto labeling: fast, accurate
+    annotating.py   any result -> samples that carry it
+    models.py       a trained model on disk
     report/         any result -> one HTML page
     tasks/          requests, and one runner for every task
-    cli.py          the command `labelengine`
+    cli/            the command `labelengine`
 """
 
 from __future__ import annotations
@@ -38,9 +44,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.annotating import annotate
     from engine.dataset import Dataset, read_samples, write_dataset
     from engine.errors import EngineError, Failure
-    from engine.grouping import Group, Grouping, annotate, group
+    from engine.grouping import Group, Grouping, group
+    from engine.label.labeling import auto_label
+    from engine.label.results import Labeling
     from engine.manifest import read_manifest, write_manifest
     from engine.samples import Drawing, Label, Sample, Shape
 
@@ -52,9 +61,11 @@ __all__ = [
     "Group",
     "Grouping",
     "Label",
+    "Labeling",
     "Sample",
     "Shape",
     "annotate",
+    "auto_label",
     "group",
     "read_manifest",
     "read_samples",
@@ -66,7 +77,10 @@ __all__ = [
 _ROOMS = {
     "dataset": ("Dataset", "read_samples", "write_dataset"),
     "errors": ("EngineError", "Failure"),
-    "grouping": ("Group", "Grouping", "annotate", "group"),
+    "annotating": ("annotate",),
+    "grouping": ("Group", "Grouping", "group"),
+    "label.labeling": ("auto_label",),
+    "label.results": ("Labeling",),
     "manifest": ("read_manifest", "write_manifest"),
     "samples": ("Drawing", "Label", "Sample", "Shape"),
 }

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -32,9 +32,11 @@ import scipy.linalg
 import scipy.sparse
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.errors import InputError, MissingExtraError, UsageError
+from engine.errors import InputError, UsageError
 
 #: Begins a new pass over batches (B, 3, S, S) of uint8 RGB images: the same images in the same order each time.
 Images: TypeAlias = Callable[[], Iterable[Tensor]]
@@ -215,30 +217,46 @@ def load_encoder(
     executed). The last layer may be missing or of any size; everything else must match.
 
     Raises UsageError for an unknown name, and for weights that are missing or that the encoder has no use for;
-    InputError for a file that cannot be read or does not fit; MissingExtraError when safetensors is not installed.
+    InputError for a file that cannot be read or does not fit.
     """
     if name in ENCODERS:
         if weights is not None:
             raise UsageError(f"weights: encoder {name!r} has none, got {weights}")
         return ENCODERS[name]()
-    from torchvision import models  # heavy, and of no use to the default
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise UsageError(f"encoder: must be {', '.join(ENCODERS)} or one of {', '.join(known)}, got {name!r}")
+    _known_backbone(name)
     if weights is None:
         raise UsageError(f"encoder: {name} needs weights from a local file, got none (nothing is downloaded)")
+    return backbone(name, _read_state(weights), place=weights, device=device)
+
+
+def backbone(name: str, state: Mapping[str, Tensor], *, place: Path, device: torch.device | None = None) -> Backbone:
+    """The network of torchvision of that name with the tensors of a state dict, which it keeps.
+
+    The last layer may be missing or of any size; everything else must match. place: names the tensors in errors.
+    Raises UsageError for an unknown name, InputError for tensors that do not fit.
+    """
+    _known_backbone(name)
+    from torchvision import models  # heavy, and of no use to the default
+
     # Without memory of its own, until the weights are put in: no time or random numbers go into initial values.
     with torch.device("meta"):
         extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
         net = models.get_model(name, weights=None, **extra)
     head, dim = _take_head(name, net)
-    state = {key: value for key, value in _read_state(weights).items() if key not in (f"{head}.weight", f"{head}.bias")}
-    _check_state(weights, name, net, state)
+    state = {key: value for key, value in state.items() if key not in (f"{head}.weight", f"{head}.bias")}
+    _check_state(place, name, net, state)
     net.load_state_dict(state, assign=True)
     net.requires_grad_(False)
     net = net.to(device or torch.device("cpu"), torch.float32).to(memory_format=torch.channels_last)
     return Backbone(name, net.eval(), dim)
+
+
+def _known_backbone(name: str) -> None:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UsageError(f"encoder: must be {', '.join(ENCODERS)} or one of {', '.join(known)}, got {name!r}")
 
 
 def _take_head(name: str, net: nn.Module) -> tuple[str, int]:
@@ -273,11 +291,6 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> Any:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise MissingExtraError(f"{path}: needs safetensors: pip install labelengine[weights]") from error
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -543,18 +556,21 @@ def _placed(x: Tensor, dim: int, neighbours: int, steps: int, landmarks: int, ge
     drawn = torch.randperm(n, generator=generator, device=generator.device)[:landmarks].sort().values.to(x.device)
     base = x[drawn]
     count = min(neighbours, math.isqrt(len(base) - 1) if len(base) > 1 else 0)
-    placed = _walked(_nearest(base, None, count), dim, steps, generator)
+    placed = _walked(nearest(base, None, count), dim, steps, generator)
     result = torch.zeros(n, dim)
     result[drawn.cpu()] = placed
     if n > len(base):
         other = torch.ones(n, dtype=torch.bool, device=x.device)
         other[drawn] = False
-        result[other.cpu()] = placed[_nearest(x[other], base, max(count, 1))].mean(dim=1)
+        result[other.cpu()] = placed[nearest(x[other], base, max(count, 1))].mean(dim=1)
     return F.normalize(result, dim=1)
 
 
-def _nearest(x: Tensor, among: Tensor | None, count: int) -> Tensor:
-    """(n, count) int64 on the CPU: the nearest rows of `among`, or of x itself without the row that asks."""
+def nearest(x: Tensor, among: Tensor | None, count: int) -> Tensor:
+    """(n, count) int64 on the CPU, nearest first: rows of `among`, or of x itself without the row that asks.
+
+    Memory: 64 MB of distances at once; the time is that of all n * m distances.
+    """
     base = x if among is None else among
     halves = base.square().sum(dim=1) / 2
     found = [torch.empty(0, count, dtype=torch.int64)]

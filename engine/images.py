@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import threading
 from collections import deque
@@ -30,6 +31,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from engine.errors import ImageError
+from engine.jpeg import plain_size
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -54,11 +56,12 @@ NOTES: Final = (
 #: Pictures a worker takes at once: enough to hide the cost of handing over, few enough to stay small.
 _CHUNK: Final = 16
 
+#: IMREAD_REDUCED_COLOR_2 and its like say BGR; with GRAYSCALE in its place the scale remains, and RGB is said apart.
 _REDUCED = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
+    1: cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 _ORIENTATION_TAG = 0x0112
 _SIDEWAYS = frozenset((5, 6, 7, 8))
@@ -69,14 +72,13 @@ class Picture:
     """One decoded image.
 
     rgb: (h, w, 3) uint8, upright, decoded at 1/reduction of the full size. width, height: pixels of the full
-    upright image. digest: of the file's bytes, see `digest_of`. note: what had to be converted, one of NOTES.
+    upright image. note: what had to be converted, one of NOTES.
     """
 
     rgb: Pixels
     width: int
     height: int
     reduction: int
-    digest: bytes
     note: str = ""
 
 
@@ -91,7 +93,7 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, reduce: bool = Tru
 def read_content(path: Path) -> bytes:
     """The bytes of a regular file that holds something. Raises ImageError."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             if not S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ImageError("not_a_file", "expected an image file, got something that is not a regular file")
             content = file.read()
@@ -113,22 +115,13 @@ def digest_of(content: bytes) -> bytes:
 
 def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, reduce: bool = True) -> Picture:
     """Decode the bytes of an image file. Raises ImageError: not an image, broken, or more than max_pixels."""
-    with _own_limit(), _opened(content) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise ImageError("too_large", f"must have at most {max_pixels:,} pixels, got {width}x{height}")
-        # A TIFF is turned upright by its decoder, and tells the size that it will have then.
-        orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION_TAG, 1)
-        reduction = reduction_for(width, height) if reduce and image.format == "JPEG" else 1
-        if image.format == "JPEG" and image.mode in ("RGB", "L"):
-            rgb, note = _decode_jpeg(content, reduction), ""
-        else:
-            reduction = 1
-            converted, note = _to_rgb(image)
-            rgb = _upright(converted, orientation)
-    if orientation in _SIDEWAYS:
-        width, height = height, width
-    return Picture(rgb, width, height, reduction, digest_of(content), note)
+    with _own_errors(content):
+        if size := plain_size(content):  # Pillow takes ten times as long to read a header
+            _check_size(size, max_pixels)
+            return _decode_jpeg(content, size, reduce)
+        with _own_limit(), Image.open(io.BytesIO(content)) as image:
+            _check_size(image.size, max_pixels)
+            return _decode_opened(image, content, reduce)
 
 
 def reduction_for(width: int, height: int) -> int:
@@ -145,35 +138,39 @@ def stream(
     work: Callable[[int, bytes], T],
     *,
     threads: int,
-    finish: Callable[[list[T | ImageError]], None] = lambda results: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[T | ImageError]]:
     """Read every file in `threads` threads and run `work(position, bytes)` on each there.
 
-    finish: called in the thread with a few results at once, before they are handed over: short operations cost less
-    on all of them together. Results come in the order of the paths, in short lists, an ImageError in place of a file
-    that could not be used. A few lists at most are held at a time. Ends early, after what is in flight, once
-    `stopped()` says so.
+    Results come in the order of the paths, in short lists, an ImageError in place of a file that could not be used. A
+    few lists at most are held at a time. Ends early, after what is in flight, once `stopped()` says so.
     """
 
-    def run(start: int) -> list[T | ImageError]:
-        results = [_attempt(i, paths[i], work) for i in range(start, min(start + _CHUNK, len(paths)))]
-        finish(results)
-        return results
+    def run(positions: range) -> list[T | ImageError]:
+        return [_attempt(i, paths[i], work) for i in positions]
 
     with ThreadPoolExecutor(threads, thread_name_prefix="images") as pool:
         waiting: deque[Future[list[T | ImageError]]] = deque()
         try:
-            for start in range(0, len(paths), _CHUNK):
+            for positions in _chunks(len(paths), threads):
                 if stopped():
                     break
-                waiting.append(pool.submit(run, start))
+                waiting.append(pool.submit(run, positions))
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunks(count: int, threads: int) -> Iterator[range]:
+    """What a worker takes at once: _CHUNK, and less towards the end, so that all workers are done together."""
+    start = 0
+    while start < count:
+        stop = start + min(_CHUNK, math.ceil((count - start) / (2 * threads)))
+        yield range(start, stop)
+        start = stop
 
 
 def _attempt(i: int, path: Path, work: Callable[[int, bytes], T]) -> T | ImageError:
@@ -208,11 +205,10 @@ _pillow_limit: int | None = None
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    """The image with its header read, nothing decoded yet; foreign errors inside become ImageErrors."""
+def _own_errors(content: bytes) -> Iterator[None]:
+    """Foreign errors inside become ImageErrors."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            yield image
+        yield
     except UnidentifiedImageError as error:
         raise ImageError("not_an_image", f"no decoder knows these {len(content):,} bytes") from error
     except (ImageError, MemoryError):
@@ -221,11 +217,30 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         raise ImageError("broken", f"cannot be decoded: {error}".splitlines()[0]) from error
 
 
-def _decode_jpeg(content: bytes, reduction: int) -> Pixels:
-    bgr = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
-    if bgr is None:
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"must have at most {max_pixels:,} pixels, got {width}x{height}")
+
+
+def _decode_opened(image: Image.Image, content: bytes, reduce: bool) -> Picture:
+    """Decode an image whose header Pillow has read, and nothing else yet."""
+    # A TIFF is turned upright by its decoder, and tells the size that it will have then.
+    orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION_TAG, 1)
+    size = image.size[::-1] if orientation in _SIDEWAYS else image.size
+    if image.format == "JPEG" and image.mode in ("RGB", "L"):
+        return _decode_jpeg(content, size, reduce)
+    rgb, note = _to_rgb(image)
+    return Picture(_upright(rgb, orientation), *size, 1, note)
+
+
+def _decode_jpeg(content: bytes, size: tuple[int, int], reduce: bool) -> Picture:
+    """Decode a JPEG, grey or of three components, of this upright size; OpenCV turns it upright itself."""
+    reduction = reduction_for(*size) if reduce else 1
+    rgb = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
+    if rgb is None:
         raise ImageError("broken", "cannot be decoded: the JPEG is truncated or damaged")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return Picture(np.asarray(rgb, np.uint8), *size, reduction)
 
 
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, str]:

@@ -137,7 +137,7 @@ def survey(
             return _Measured(key) if key in store else _measure(key, content, boxes, thumbnail_side, max_pixels)
 
         paths = [path for _, path in located]
-        for batch in stream(paths, work, threads=threads or os.cpu_count() or 1, finish=_add_light, stopped=stopped):
+        for batch in stream(paths, work, threads=threads or os.cpu_count() or 1, stopped=stopped):
             for i, found in zip(todo[done:], batch, strict=False):
                 if isinstance(found, ImageError):
                     failures[i] = Failure(samples[i].source, found.kind, str(found))
@@ -210,33 +210,28 @@ def _box_array(sample: Sample) -> _Numbers:
 
 @dataclass(slots=True)
 class _Measured:
-    """What a thread found out about one image. head, rest: None and nothing when the store knows it already.
-
-    grid: (1, 3, g, g') uint8, the pixels that tell light and color, until `_add_light` has done so.
-    """
+    """What a thread found out about one image. head, rest: None and nothing when the store knows it already."""
 
     key: bytes
     head: npt.NDArray[np.void] | None = None
     rest: bytes = b""
-    grid: Tensor | None = None
 
     def payload(self) -> bytes | None:
         return None if self.head is None else self.head.tobytes() + self.rest
 
 
 def _measure(key: bytes, content: bytes, boxes: _Numbers, side: int | None, max_pixels: int) -> _Measured:
-    """Everything the survey wants of one image, but light and color."""
+    """Everything the survey wants of one image."""
     picture = decode_picture(content, max_pixels=max_pixels)
-    clarity = measure.clarity(torch.from_numpy(cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2GRAY))[None])
     numbers = {
         "resolution": picture.width * picture.height,
         "aspect_ratio": picture.width / picture.height,
-        "clarity": float(clarity),
-        "ambiguity": float(measure.ambiguity(clarity)),
+        **measure.light_of(_grid(picture.rgb)),
+        **measure.sharpness_of(picture.rgb),
     }
     head = np.zeros(1, _HEAD)
     head["size"], head["note"] = (picture.width, picture.height), NOTES.index(picture.note)
-    head["features"] = [numbers.get(name, np.nan) for name in COLUMNS]
+    head["features"] = [numbers[name] for name in COLUMNS]
     of_boxes = _NO_BOXES
     if len(boxes):
         pixels = torch.from_numpy(picture.rgb).permute(2, 0, 1)
@@ -244,36 +239,14 @@ def _measure(key: bytes, content: bytes, boxes: _Numbers, side: int | None, max_
         head["boxes"], head["box_area_std"] = found.count, found.area_std
         of_boxes = torch.stack([getattr(found, name) for name in BOX_COLUMNS], 1).numpy()
     thumbnail = resized(picture.rgb, side).tobytes() if side else b""
-    return _Measured(key, head, of_boxes.astype("<f4").tobytes() + thumbnail, _grid(picture.rgb))
+    return _Measured(key, head, of_boxes.astype("<f4").tobytes() + thumbnail)
 
 
-def _grid(rgb: Pixels) -> Tensor:
-    """An even grid of about GRID x GRID pixels: (1, 3, g, g') uint8."""
+def _grid(rgb: Pixels) -> Pixels:
+    """An even grid of about GRID x GRID pixels: (3, n), red, green and blue."""
     step = max(1, round((rgb.shape[0] * rgb.shape[1]) ** 0.5 / GRID))
-    return torch.from_numpy(np.ascontiguousarray(rgb[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1)))[None]
-
-
-def _add_light(results: list[_Measured | ImageError]) -> None:
-    """Light and color of a few images, those of one size together."""
-    by_shape: dict[tuple[int, ...], list[_Measured]] = {}
-    for found in results:
-        if isinstance(found, _Measured) and found.grid is not None:
-            by_shape.setdefault(tuple(found.grid.shape), []).append(found)
-    for alike in by_shape.values():
-        grids = torch.cat([found.grid for found in alike if found.grid is not None])
-        for name, feature in _LIGHT.items():
-            for found, value in zip(alike, feature(grids).tolist(), strict=True):
-                assert found.head is not None
-                found.head["features"][0, COLUMNS.index(name)] = value
-        for found in alike:
-            found.grid = None
-
-
-_LIGHT: Final = {
-    "brightness": measure.brightness,
-    "saturation": measure.saturation,
-    "colorfulness": measure.colorfulness,
-}
+    grid = rgb[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1)
+    return np.ascontiguousarray(grid).reshape(3, -1)
 
 
 def resized(rgb: Pixels, side: int) -> Pixels:

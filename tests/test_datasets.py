@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
 from engine.dataset import read_samples
@@ -44,6 +46,29 @@ def test_digits(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "flat" / "digit-0001.png").rgb.shape == (32, 32, 3)
     with pytest.raises(OutputError, match="must be new or empty"):
         digits.write(tmp_path / "flat")
+
+
+def test_digit_pairs(tmp_path: Path) -> None:
+    pairs = script("digit_pairs")
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        count = pairs.write(tmp_path / name, seed=seed)
+        assert 650 < count < 780
+        assert len(list((tmp_path / name).glob("*.png"))) == len(list((tmp_path / name).glob("*.txt"))) == count
+    files = sorted(path.name for path in (tmp_path / "a").glob("picture-*"))
+    assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
+    assert any((tmp_path / "a" / file).read_bytes() != (tmp_path / "c" / file).read_bytes() for file in files[:20])
+    dataset = read_samples(tmp_path / "a")
+    assert dataset.format == "tile"
+    assert {len(sample.labels) for sample in dataset} == {2, 3}
+    given = Counter(label.name for sample in dataset for label in sample.labels)
+    digits = load_digits().target.tolist()
+    assert all(0.9 * digits.count(int(name)) < count <= digits.count(int(name)) for name, count in given.items())
+    assert sorted(given) == [str(label) for label in range(10)]
+    for sample in dataset[:20]:
+        rgb = read_picture(dataset.path(sample)).rgb
+        assert rgb.shape == (32, 32, 3)
+        columns = (rgb[:, :, 0] > 0).any(axis=0).sum()
+        assert 5 * len(sample.labels) < columns <= 10 * len(sample.labels)
 
 
 def test_photos_are_the_same_for_the_same_seed(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from engine.features import (
     brightness,
     clarity,
     colorfulness,
+    light_of,
     saturation,
+    sharpness_of,
     to_grey,
 )
 
@@ -151,6 +153,35 @@ def test_light_inside_a_box() -> None:
     image[:, :, 25:] = 255
     found = box_features(boxes((50, 0, 100, 100), (0, 0, 50, 100)), 100, 100, image)
     assert found.brightness.tolist() == pytest.approx([1.0, 0.0])
+
+
+PATTERNS = {
+    "noise": lambda y, x, rng: rng.integers(0, 256, (*x.shape, 3)),
+    "black": lambda y, x, rng: np.zeros((*x.shape, 3)),
+    "red": lambda y, x, rng: np.full((*x.shape, 3), (255, 0, 0)),
+    "almost grey": lambda y, x, rng: 128 + rng.integers(0, 2, (*x.shape, 3)),
+    "ramp": lambda y, x, rng: np.stack([x % 256, y % 256, (x + y) % 256], 2),
+    "squares of the greatest contrast": lambda y, x, rng: np.stack([(x + y) % 2 * 255] * 3, 2),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 50), (50, 2), (3, 3), (3, 90), (97, 101), (170, 250), (403, 611)])
+def test_one_image_on_the_cpu_has_the_numbers_of_the_tensors(shape: tuple[int, int], pattern: str) -> None:
+    y, x = np.indices(shape)
+    rgb = PATTERNS[pattern](y, x, np.random.default_rng(0)).astype(np.uint8)
+    image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+    light = light_of(np.ascontiguousarray(rgb.transpose(2, 0, 1)).reshape(3, -1))
+    assert light == {
+        "brightness": pytest.approx(float(brightness(image)), rel=1e-5),
+        "saturation": pytest.approx(float(saturation(image)), rel=1e-5),
+        "colorfulness": pytest.approx(float(colorfulness(image)), rel=1e-5, abs=1e-4),
+    }
+    sharp = clarity(torch.from_numpy(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))[None])
+    assert sharpness_of(rgb) == {
+        "clarity": pytest.approx(float(sharp), rel=1e-5),
+        "ambiguity": pytest.approx(float(ambiguity(sharp)), rel=1e-5),
+    }
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

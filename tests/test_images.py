@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.images import NOTES, decode_picture, read_picture, reduction_for, stream
+from engine.images import NOTES, _chunks, decode_picture, read_picture, reduction_for, stream
 
 #: 2 rows, 3 columns of 16-pixel squares, all of different colors, so that every turn shows.
 SQUARES = (
@@ -63,6 +63,7 @@ GLASS = Image.fromarray(np.dstack([SQUARES, np.zeros(SQUARES.shape[:2], np.uint8
     [
         (encoded(GREY, "PNG"), [136, 136, 136], NOTES[0]),
         (encoded(GREY, "BMP"), [136, 136, 136], NOTES[0]),
+        (encoded(GREY, "JPEG", quality=100), [136, 136, 136], NOTES[0]),
         (encoded(WIDE, "PNG"), [136, 136, 136], NOTES[2]),
         (encoded(WIDE, "TIFF"), [136, 136, 136], NOTES[2]),
         (encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95), [254, 0, 0], NOTES[3]),
@@ -107,13 +108,36 @@ def test_a_reduced_decode_shows_the_same_picture() -> None:
     assert (small.reduction, small.width, small.height, small.rgb.shape) == (2, 640, 480, (240, 320, 3))
     assert (whole.reduction, whole.rgb.shape) == (1, (480, 640, 3))
     assert np.abs(small.rgb[10::20, 10::20].astype(int) - whole.rgb[20::40, 20::40]).mean() < 3
-    assert small.digest == whole.digest
+
+
+@pytest.mark.parametrize(("side", "reduction"), [(200, 1), (600, 2), (3100, 4), (6200, 8)])
+def test_every_reduction_is_rgb(side: int, reduction: int) -> None:
+    content = encoded(Image.new("RGB", (side, side), (250, 120, 10)), "JPEG", quality=95)
+    picture = decode_picture(content)
+    assert (picture.reduction, picture.rgb.shape) == (reduction, (side // reduction, side // reduction, 3))
+    assert np.abs(picture.rgb.astype(int) - (250, 120, 10)).max() <= 3
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_blocks": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_header_read_here_or_by_pillow_gives_the_same_picture(mode: str, options: dict[str, object]) -> None:
+    image = Image.fromarray(SQUARES).convert(mode).resize((700, 500))
+    here = decode_picture(encoded(image, "JPEG", **options))
+    pillow = decode_picture(encoded(image, "JPEG", exif=Image.Exif().tobytes(), **options))
+    assert np.array_equal(here.rgb, pillow.rgb)
+    assert (here.width, here.height, here.reduction) == (pillow.width, pillow.height, pillow.reduction) == (700, 500, 2)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     jpeg = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)), "JPEG")
     png = encoded(Image.fromarray(SQUARES), "PNG")
-    contents = {"empty": b"", "text": b"hello\n", "cut.jpg": jpeg[: len(jpeg) // 2], "cut.png": png[:-40]}
+    contents = {
+        "empty": b"",
+        "text": b"hello\n",
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "cut header.jpg": jpeg[: jpeg.index(b"\xff\xc0") + 6],
+        "cut.png": png[:-40],
+    }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     (tmp_path / "folder").mkdir()
@@ -129,6 +153,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         "empty": "empty",
         "text": "not_an_image",
         "cut.jpg": "broken",
+        "cut header.jpg": "broken",
         "cut.png": "broken",
     }
 
@@ -138,8 +163,9 @@ def test_a_limit_of_pixels_is_kept_before_anything_is_decoded() -> None:
     with pytest.raises(ImageError, match="must have at most 300,000,000 pixels, got 20000x20000") as caught:
         decode_picture(content)
     assert caught.value.kind == "too_large"
-    with pytest.raises(ImageError, match="at most 100 pixels, got 48x32"):
-        decode_picture(encoded(Image.fromarray(SQUARES), "PNG"), max_pixels=100)
+    for format in ("PNG", "JPEG"):
+        with pytest.raises(ImageError, match="at most 100 pixels, got 48x32"):
+            decode_picture(encoded(Image.fromarray(SQUARES), format), max_pixels=100)
     assert Image.MAX_IMAGE_PIXELS is not None, "Pillow's own limit is back"
 
 
@@ -152,6 +178,16 @@ def test_a_stream_keeps_the_order_and_goes_on_after_failures(tmp_path: Path) -> 
         results = [result for batch in batches for result in batch]
         assert [isinstance(result, ImageError) for result in results] == [number % 10 == 0 for number in range(100)]
         assert all(result == (number, number) for number, result in enumerate(results) if number % 10)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 24, 364])
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_a_stream_shares_out_every_file_once(count: int, threads: int) -> None:
+    chunks = list(_chunks(count, threads))
+    assert [i for chunk in chunks for i in chunk] == list(range(count))
+    lengths = [len(chunk) for chunk in chunks]
+    assert lengths == sorted(lengths, reverse=True), "the last ones are the shortest"
+    assert all(1 <= length <= 16 for length in lengths)
 
 
 def test_a_stream_ends_when_it_is_told_to(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from engine.errors import InputError
-from engine.kmeans import kmeans, kmeans_plusplus, minibatch_kmeans
+from engine.kmeans import _nearest, _sums, kmeans, kmeans_plusplus, minibatch_kmeans
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -48,6 +48,42 @@ def test_the_same_as_naive_lloyd_from_the_same_start(d: int) -> None:
     assert found.inertia == pytest.approx(inertia, rel=1e-5)
     assert found.sizes.tolist() == np.bincount(labels, minlength=6).tolist()
     assert float(found.distances.sum()) == pytest.approx(inertia, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("d", "k"), [(1, 2), (2, 8), (2, 40), (15, 8), (16, 8)])
+def test_many_rounds_over_doubled_points_keep_to_naive_lloyd(d: int, k: int, dtype: torch.dtype) -> None:
+    x = blobs(n=1500, d=d, k=7, spread=0.7).to(dtype).repeat(2, 1) + 50.0
+    start = x[kmeans_plusplus(x, k, generator=rng(1))]
+    found = kmeans(x, k, generator=rng(), start=start, tolerance=0.0, max_iterations=300)
+    labels, centers, inertia = naive_lloyd(x.double().numpy(), start.double().numpy(), 300)
+    assert found.converged
+    assert found.inertia == pytest.approx(inertia, rel=1e-3 if dtype == torch.float32 else 1e-9)
+    assert torch.equal(found.assignment[:1500], found.assignment[1500:])
+    if dtype == torch.float64:  # in float32 the means are rounded, so that a point between two may go either way
+        assert (found.assignment.numpy() == labels).all()
+        assert np.allclose(found.centers.numpy(), centers)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("d", "k"), [(1, 4), (2, 8), (3, 32), (3, 33), (20, 100)])
+def test_the_nearest_of_whole_numbers_with_many_ties(d: int, k: int, dtype: torch.dtype) -> None:
+    generator = rng(d * k)
+    rows, centers = (torch.randint(-2, 3, (m, d), generator=generator) for m in (3000, k))
+    squared = (rows[:, None] - centers).square().sum(dim=2)  # exact
+    labels, lead = _nearest(rows.to(dtype), centers.to(dtype))
+    least, second = squared.sort(dim=1).values[:, :2].double().sqrt().unbind(1)
+    assert (least == second).any()
+    assert (labels.numpy() == squared.numpy().argmin(1)).all(), "of equals the first"
+    assert (lead <= second - least).all()
+    assert (lead >= (second - least) * 0.98 - 1e-3).all(), "and not much too small"
+
+
+@pytest.mark.parametrize("d", [1, 3, 15, 16, 40])
+def test_sums_of_labels(d: int) -> None:
+    rows, labels = torch.randint(-9, 10, (5000, d), generator=rng()), torch.randint(7, (5000,), generator=rng(1))
+    expected = torch.stack([rows[labels == label].sum(dim=0) for label in range(8)])
+    assert torch.equal(_sums(rows.float(), labels, 8), expected.double())
 
 
 def test_four_corners_by_hand() -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -16,11 +19,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.report import Card, Histogram, Page, Table, Tile, histogram, render, thumbnail, tiles_per_card
+from engine.decisions import read_decisions
+from engine.report import (
+    Card,
+    Decisions,
+    Gallery,
+    Histogram,
+    Page,
+    Proposal,
+    Reliability,
+    Table,
+    Tile,
+    histogram,
+    render,
+    thumbnail,
+    tiles_per_card,
+)
 from engine.report.charts import COLORS, MOST_BINS, _log_ticks, _steps, _tick_label, figure_html
 from engine.report.markup import count, number, percent, text
 from engine.report.page import MOST_ROWS
 from engine.report.pictures import jpeg_size
+from engine.report.reliability import reliability_html
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 NASTY = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\n\t\udcff\u202e\u2028 –ñ🙂"
@@ -88,6 +107,21 @@ def full_page(name: str = "IMG_1.jpg") -> Page:
     )
 
 
+def decided_page(name: str = "IMG_1.jpg", *, several: bool = False) -> Page:
+    """Two labels; the first image is shown twice."""
+    first = Tile(picture(), name, "51 %", Proposal(name, (name,), ((name, 0.51), ("b", 0.49))))
+    second = Tile(picture(value=9), "2", "52 %", Proposal("2", (name,), ((name, 0.52), ("b", 0.48))))
+    third = Tile(picture(value=5), "3", "53 %", Proposal("3", ("b",), (("b", 0.53), (name, 0.47))))
+    return Page(
+        name,
+        galleries=(Gallery(name, (first, second), note=name),),
+        cards=(Card(1, name, 9, 1.0, (), (first, third), face=picture()),),
+        reliability=Reliability(name, name, ((0.5, 0.4, 10), (0.9, 0.95, 30))),
+        numbered=False,
+        decisions=Decisions((name, "b"), several=several, advice=name),
+    )
+
+
 # the page
 
 
@@ -113,7 +147,7 @@ def test_page_of_nothing_is_a_page():
 
 
 def test_page_loads_nothing_and_allows_only_its_own_script():
-    page = render(full_page())
+    page = render(replace(decided_page(), cards=full_page().cards, histograms=full_page().histograms))
     assert "http:" not in page and "https:" not in page and "@import" not in page and "url(" not in page
     tree = Tree(page)
     for _, attributes in tree.elements:
@@ -127,10 +161,11 @@ def test_page_loads_nothing_and_allows_only_its_own_script():
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_nothing_that_a_user_named_becomes_markup():
-    page = render(full_page(NASTY))
+@pytest.mark.parametrize("make", [full_page, decided_page])
+def test_nothing_that_a_user_named_becomes_markup(make):
+    page = render(make(NASTY))
     page.encode("utf-8")  # no lone surrogate is left
-    tree, plain = Tree(page), Tree(render(full_page()))
+    tree, plain = Tree(page), Tree(render(make()))
     assert [tag for tag, _ in tree.elements] == [tag for tag, _ in plain.elements]
     for (_, got), (_, wanted) in zip(tree.elements, plain.elements, strict=True):
         assert got.keys() == wanted.keys()
@@ -157,6 +192,7 @@ def test_joined_emoji_and_wide_spaces_stay():
 
 def test_same_page_same_text():
     assert render(full_page()) == render(full_page())
+    assert render(decided_page()) == render(decided_page())
 
 
 def test_page_is_hardly_larger_than_its_pictures():
@@ -222,6 +258,13 @@ def test_columns_of_numbers_are_aligned_as_numbers():
         ),
         (lambda: Page("", cards=(Card(1, "", 1, 0.5), Card(1, "", 1, 0.5))), r"different numbers, got \[1, 1\]"),
         (lambda: Table("T", ("a", "b"), (("1", "2"), ("1",))), "T: row 1 must have 2 cells, got 1"),
+        (lambda: Proposal("1.jpg", ("a",), (("a", 1.5),)), r"1.jpg: probability of 'a' must be in \[0, 1\], got 1.5"),
+        (lambda: Decisions(("a", "b", "a")), "different labels, got 3 and one twice"),
+        (lambda: replace(decided_page(), decisions=None), "IMG_1.jpg: a proposal needs the decisions of its page"),
+        (lambda: replace(decided_page(), decisions=Decisions(("b",))), "among the page's, got 'IMG_1.jpg'"),
+        (lambda: Reliability("R", "", ((0.5, 1.5, 1),)), r"R: a point must be .* got \(0.5, 1.5, 1\)"),
+        (lambda: Reliability("R", "", ((0.5, 0.5, 0),)), r"count above 0\), got"),
+        (lambda: Reliability("R", "", ((0.6, 0.5, 1), (0.5, 0.5, 1))), "R: points must be in order of confidence"),
         (lambda: Table("T", ("a",), (("1",),), total=0), "T: total must be at least 1, got 0"),
         (
             lambda: render(Page("", cards=(Card(1, "", 1, 1.0, (), (Tile(b"GIF89a..", "a"),)),))),
@@ -248,6 +291,166 @@ def test_wrong_input_is_refused_in_one_line(wrong, message):
     with pytest.raises(ValueError, match=message) as error:
         wrong()
     assert "\n" not in str(error.value)
+
+
+# decisions
+
+
+def test_tiles_carry_what_is_proposed_and_the_page_all_labels():
+    tree = Tree(render(decided_page(NASTY)))
+    items = [item for item in tree.all("li") if "data-source" in item]
+    assert [json.loads(item["data-source"]) for item in items] == [NASTY, "2", NASTY, "3"]  # as it is, to the last bit
+    assert [item["data-given"] for item in items] == ["[0]", "[0]", "[0]", "[1]"]
+    assert items[3]["data-likely"] == "[[1,530],[0,470]]"
+    (bar,) = [form for form in tree.all("form") if form.get("id") == "decisions"]
+    assert json.loads(bar["data-labels"]) == [NASTY, "b"] and bar["data-several"] == "false"
+    assert "hidden" in bar  # without a script there is nothing to click
+    assert all(key[:2] != "on" for _, attributes in tree.elements for key in attributes)
+
+
+def test_decisions_are_kept_by_what_is_proposed():
+    def key(page):
+        return Tree(render(page)).all("form")[0]["data-key"]
+
+    page = decided_page()
+    assert key(page) == key(replace(page, notes=("another note",), reliability=None))
+    other = replace(page.galleries[0].tiles[0], proposal=Proposal("IMG_1.jpg", ("b",)))
+    assert key(page) != key(replace(page, galleries=(Gallery("", (other,)),)))
+    assert key(page) != key(replace(page, title="another"))
+
+
+def test_a_page_without_decisions_has_none_of_it():
+    page = render(full_page())
+    assert "decisions" not in page and "data-source" not in page and 'id="decide"' not in page
+
+
+def test_cards_without_numbers_are_found_and_ordered_by_name():
+    cards = tuple(Card(at, f"label {at}", 1, 0.1) for at in range(30))
+    page = render(Page("", cards=cards, numbered=False))
+    assert 'class="number"' not in page and "by name" in page and 'data-find="label 7"' in page
+    assert "data-numbered" not in Tree(page).all("form", "controls")[0]
+    assert "data-numbered" in Tree(render(Page("", cards=cards))).all("form", "controls")[0]
+
+
+def test_columns_of_words_stay_words():
+    rows = (("7", "12"),)
+    tree = Tree(render(Page("", tables=(Table("T", ("label", "images"), rows, words=1),))))
+    assert [cell.get("class") for cell in tree.all("td")] == [None, "numeric"]
+
+
+#: Operates the page and tells what it sees; `blobs` holds what was offered for download.
+DRIVER = """
+const blobs = [];
+URL.createObjectURL = (blob) => { blobs.push(blob); return "#"; };
+const press = (key) => {
+  const at = document.activeElement;
+  const event = new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true });
+  if (at.dispatchEvent(event) && key === "Enter" && at.matches("button")) at.click();  // as a real key would
+};
+const click = (id) => document.getElementById(id).click();
+const marks = () => [...document.querySelectorAll("li[data-source]")].map((item) => item.dataset.mark || ".").join("");
+const told = [];
+const tell = (what) => told.push(what);
+%s
+click("decisions-download");
+Promise.all(blobs.map((blob) => blob.text())).then((files) => {
+  document.body.innerHTML = "";
+  document.body.dataset.told = JSON.stringify({ told, files });
+});
+"""
+
+
+def operate(tmp_path, page: str, steps: str) -> tuple[list[str], bytes]:
+    """Run steps on a page in a browser: (what they told, decisions.jsonl)."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs chromium")
+    driver = DRIVER % steps
+    digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode("ascii")
+    page = page.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)  # all else stays forbidden
+    file = tmp_path / "page.html"
+    file.write_text(page.replace("</body>", f"<script>{driver}</script></body>"), "utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    run = subprocess.run([*command, "--dump-dom", file.as_uri()], capture_output=True, timeout=60, check=True)
+    (body,) = Tree(run.stdout.decode("utf-8")).all("body")
+    seen = json.loads(body["data-told"] or "")
+    return seen["told"], "".join(seen["files"]).encode("utf-8")
+
+
+def test_decisions_by_keys_become_a_file_that_is_read(tmp_path):
+    steps = """
+    document.querySelector("li[data-source] button").click();
+    press("Enter");                       // the first is right, here and in its card
+    tell(marks());
+    press("2");                           // the second is b; all in the gallery are decided
+    tell(document.getElementById("decide-state").textContent);
+    press("u");
+    press("x");                           // no: it is neither
+    tell(marks() + document.querySelector("#decisions .count").textContent);
+    viewer.close();
+    document.querySelector(".card .all").click();  // the card's only other one
+    tell(marks());
+    """
+    told, file = operate(tmp_path, render(decided_page("a 'quoted'\n\udcff–🙂")), steps)
+    assert told[0] == "✓.✓."
+    assert told[1].startswith("Corrected: a 'quoted'") and told[1].endswith("→ b")
+    assert told[2] == "✓✕✓.2 decided: 1 confirmed, 1 rejected"
+    assert told[3] == "✓✕✓✓"
+    path = tmp_path / "decisions.jsonl"
+    path.write_bytes(file)
+    name = "a 'quoted'\n\udcff–🙂"
+    assert list(read_decisions(path).items()) == [(name, (name,)), ("2", ()), ("3", ("b",))]
+
+
+def test_several_labels_new_ones_and_decisions_that_outlive_a_reload(tmp_path):
+    page = render(decided_page("a", several=True))
+    steps = """
+    document.querySelector("li[data-source] button").click();
+    press("2");
+    tell(document.getElementById("decide-state").textContent);
+    const find = document.getElementById("decide-find");
+    find.focus();
+    find.value = " new one ";
+    find.dispatchEvent(new Event("input"));
+    press("Enter");
+    tell(document.getElementById("decide-state").textContent);
+    """
+    told, file = operate(tmp_path, page, steps)
+    assert told == ["Corrected: a → a, b", "Corrected: a → a, b, new one"]
+    assert file == b'{"source":"a","labels":["a","b","new one"]}\n'
+    told, again = operate(tmp_path, page, 'tell(marks()); click("decisions-undo"); tell(marks());')
+    assert told == ["→.→.", "...."]
+    assert again == b""  # nothing is decided: nothing to download
+
+
+def test_decisions_without_a_place_to_keep_them(tmp_path):
+    page = render(decided_page("a")).replace("localStorage", "nowhere.storage")
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    page = re.sub(r"script-src 'sha256-[^']*'", f"script-src 'sha256-{digest}'", page)
+    steps = """
+    document.querySelector("li[data-source] button").click();
+    press("2");
+    tell(document.querySelector("#decisions .count").textContent);
+    """
+    told, file = operate(tmp_path, page, steps)
+    assert told == ["1 decided: 1 corrected, this browser keeps nothing: download before you close the page"]
+    assert file == b'{"source":"a","labels":["b"]}\n'
+
+
+# reliability
+
+
+def test_reliability_by_hand():
+    drawing = reliability_html(Reliability("R", "", ((0.5, 0.25, 25), (1.0, 1.0, 100))))
+    # the axis runs from 52 (0) to 364 (1), upright from 164 to 10; areas are in proportion to counts
+    dots = re.findall(r'<circle class="dot s0" cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"/>', drawing)
+    assert [tuple(map(float, dot)) for dot in dots] == [(208, 125.5, 3.5), (364, 10, 7)]
+    assert "<title>50.0 % sure\n25.0 % right, of 25</title>" in drawing
+    assert 'x="44.0" y="10" width="242.0"' in drawing  # answers halfway to its neighbor, 286
+    assert "125 predictions" in drawing
+    Tree(drawing)
+    assert "No values" in reliability_html(Reliability("R", "", ()))
 
 
 # numbers

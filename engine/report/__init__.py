@@ -4,14 +4,33 @@ In: a `Page` of plain frozen records, made by whoever knows the result. Out: tex
 tensors, tasks or the other rooms; it samples nothing: who makes a `Card` chooses its tiles (`tiles_per_card` says how
 many keep the page small), and the page says how many of how many are shown.
 
-    markup.py     escaping, and numbers as people read them
-    pictures.py   pixels -> the JPEG of a tile
-    charts.py     values -> Histogram -> inline SVG
-    page.py       Page -> HTML, with style.css and script.js inside
+    markup.py       escaping, and numbers as people read them
+    pictures.py     pixels -> the JPEG of a tile
+    charts.py       values -> Histogram -> inline SVG
+    reliability.py  confidences beside accuracies -> inline SVG
+    decisions.py    what a person may decide about a tile, as decisions.jsonl; with decisions.css and decisions.js
+    page.py         Page -> HTML, with style.css and script.js inside
 """
 
 from engine.report.charts import Histogram, histogram
-from engine.report.page import Card, Page, Table, Tile, render, tiles_per_card
+from engine.report.decisions import Decisions, Proposal
+from engine.report.page import MOST_TILES, Card, Gallery, Page, Table, Tile, render, tiles_per_card
 from engine.report.pictures import thumbnail
+from engine.report.reliability import Reliability
 
-__all__ = ["Card", "Histogram", "Page", "Table", "Tile", "histogram", "render", "thumbnail", "tiles_per_card"]
+__all__ = [
+    "MOST_TILES",
+    "Card",
+    "Decisions",
+    "Gallery",
+    "Histogram",
+    "Page",
+    "Proposal",
+    "Reliability",
+    "Table",
+    "Tile",
+    "histogram",
+    "render",
+    "thumbnail",
+    "tiles_per_card",
+]

@@ -9,15 +9,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from statistics import median
 from typing import Final
 
 from engine.report.charts import Histogram, figure_html
+from engine.report.decisions import PANEL, Decisions, Proposal, bar_html, check_proposals, page_key, proposal_data
 from engine.report.markup import count, percent, text
 from engine.report.pictures import PIXELATED, jpeg_size
+from engine.report.reliability import Reliability, reliability_html
 
 #: Rows of a table that are written; the rest is counted.
 MOST_ROWS: Final = 100
@@ -31,11 +34,15 @@ _NUMERIC = re.compile(r"(?:[<>~±+−-]?\s*[\d.,]+(?:e[+-]?\d+)?\s*(?:%|[A-Za-z/
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One image: its picture as JPEG bytes (None: there is none to show), its file name, and a short caption."""
+    """One image: its picture as JPEG bytes (None: there is none to show), its file name, and a short caption.
+
+    proposal: what a person may decide about it; only a tile with a picture is asked about.
+    """
 
     image: bytes | None
     title: str
     caption: str = ""
+    proposal: Proposal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,8 @@ class Card:
     """One group: a number that no other card has, its name in words, how many it holds, what is known about it.
 
     share: of all grouped ones, in [0, 1]. facts: (name, value) as they are read. typical, unusual: chosen by the
-    caller, best first, no image in both. Raises ValueError when more is shown than there is.
+    caller, best first, no image in both. face: the JPEG that stands for it in the overview, None: that of its first
+    tile. Raises ValueError when more is shown than there is.
     """
 
     number: int
@@ -53,6 +61,7 @@ class Card:
     facts: tuple[tuple[str, str], ...] = ()
     typical: tuple[Tile, ...] = ()
     unusual: tuple[Tile, ...] = ()
+    face: bytes | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
@@ -64,10 +73,23 @@ class Card:
     def shown(self) -> int:
         return len(self.typical) + len(self.unusual)
 
+    @property
+    def tiles(self) -> tuple[Tile, ...]:
+        return (*self.typical, *self.unusual)
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Tiles under a heading of their own, in the caller's order. note: what they have in common."""
+
+    heading: str
+    tiles: tuple[Tile, ...]
+    note: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text under a header. Columns of numbers are aligned as such.
+    """Rows of text under a header. Columns of numbers are aligned as such, but for the first `words` columns.
 
     total: how many rows there are, when `rows` is only the beginning; None: these are all. see: where the rest is.
     Raises ValueError when a row is not as wide as the header.
@@ -79,6 +101,7 @@ class Table:
     note: str = ""
     total: int | None = None
     see: str = "task.json"
+    words: int = 0
 
     def __post_init__(self) -> None:
         for at, row in enumerate(self.rows):
@@ -93,24 +116,38 @@ class Page:
     """All that a page shows, in this order; what is empty is left out.
 
     facts: (name, value), the numbers to read first. notes: what a reader must know. things: what the cards count.
-    Raises ValueError when two cards have the same number.
+    numbered: whether people know a card by its number. decisions: how the tiles' proposals are decided.
+    Raises ValueError when two cards have the same number, or a proposal does not fit the decisions.
     """
 
     title: str
     subtitle: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
     cards: tuple[Card, ...] = ()
     histograms: tuple[Histogram, ...] = ()
+    reliability: Reliability | None = None
     tables: tuple[Table, ...] = ()
     cards_heading: str = "Groups"
+    typical_heading: str = "Most typical"
+    unusual_heading: str = "Most unusual"
     histograms_heading: str = "Features"
     things: str = "images"
+    numbered: bool = True
+    decisions: Decisions | None = None
 
     def __post_init__(self) -> None:
         numbers = [card.number for card in self.cards]
         if len(set(numbers)) < len(numbers):
             raise ValueError(f"cards must have different numbers, got {sorted(numbers)}")
+        check_proposals(self.decisions, self.proposals)
+
+    @property
+    def proposals(self) -> Iterator[Proposal]:
+        """Of every tile, in the page's order."""
+        tiles = chain(*(gallery.tiles for gallery in self.galleries), *(card.tiles for card in self.cards))
+        return (tile.proposal for tile in tiles if tile.proposal is not None)
 
 
 def tiles_per_card(cards: int) -> tuple[int, int]:
@@ -124,13 +161,16 @@ def tiles_per_card(cards: int) -> tuple[int, int]:
 
 def render(page: Page) -> str:
     """The page as HTML, to be written as UTF-8. The same page gives the same text."""
-    style, script = (files(__package__).joinpath(name).read_text("utf-8") for name in ("style.css", "script.js"))
+    decisions = page.decisions
+    style = _file("style.css") + (_file("decisions.css") if decisions else "")
+    script = _file("script.js") + (_file("decisions.js") if decisions else "")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     sections = _sections(page)
     links = "".join(f'<a href="#{name}">{text(heading)}</a>' for name, heading, _ in sections)
     menu = f'<nav class="menu" aria-label="Sections"><a href="#top">Top</a>{links}</nav>' if len(sections) > 1 else ""
     body = "".join(content for _, _, content in sections)
+    bar = bar_html(decisions, page_key(page.title, decisions, page.proposals)) if decisions else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -149,16 +189,21 @@ def render(page: Page) -> str:
 <main>
 {body}
 </main>
-{_DIALOG}
+{bar}
+{_DIALOG.format(panel=PANEL if decisions else "")}
 <script>{script}</script>
 </body>
 </html>
 """
 
 
+def _file(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
+
+
 _DIALOG: Final = """<dialog id="viewer" aria-labelledby="viewer-name">
 <figure><img alt=""><figcaption><p id="viewer-name"></p><p id="viewer-caption"></p></figcaption></figure>
-<form method="dialog"><button type="button" id="viewer-previous" aria-label="Previous">‹</button>
+{panel}<form method="dialog"><button type="button" id="viewer-previous" aria-label="Previous">‹</button>
 <span id="viewer-place"></span><button type="button" id="viewer-next" aria-label="Next">›</button>
 <button id="viewer-close" aria-label="Close">×</button></form>
 </dialog>"""
@@ -179,11 +224,15 @@ def _facts_html(facts: Iterable[tuple[str, str]], kind: str) -> str:
 
 def _sections(page: Page) -> list[tuple[str, str, str]]:
     """(id, heading, html) of each part that there is."""
+    column = {name: at for at, name in enumerate(page.decisions.labels if page.decisions else ())}
     sections = []
+    for at, gallery in enumerate(page.galleries, start=1):
+        sections.append((f"gallery-{at}", gallery.heading, _gallery_html(gallery, f"gallery-{at}", column)))
     if page.cards:
-        sections.append(("cards", page.cards_heading, _cards_html(page)))
-    if page.histograms:
+        sections.append(("cards", page.cards_heading, _cards_html(page, column)))
+    if page.histograms or page.reliability:
         charts = "".join(map(figure_html, page.histograms))
+        charts += reliability_html(page.reliability) if page.reliability else ""
         heading = page.histograms_heading
         content = f'<section id="charts"><h2>{text(heading)}</h2><div class="charts">{charts}</div></section>'
         sections.append(("charts", heading, content))
@@ -192,10 +241,19 @@ def _sections(page: Page) -> list[tuple[str, str, str]]:
     return sections
 
 
-def _cards_html(page: Page) -> str:
+def _gallery_html(gallery: Gallery, name: str, column: Mapping[str, int]) -> str:
+    note = f'<p class="note">{text(gallery.note)}</p>' if gallery.note else ""
+    grid = _tiles_html(gallery.tiles, column) if gallery.tiles else '<p class="empty">None</p>'
+    ratio = f"--ratio:{_tile_ratio(_pictures(gallery.tiles)):.3f}"
+    return (
+        f'<section class="gallery" id="{name}" style="{ratio}"><h2>{text(gallery.heading)}</h2>{note}{grid}</section>'
+    )
+
+
+def _cards_html(page: Page, column: Mapping[str, int]) -> str:
     largest = max(card.size for card in page.cards)
-    entries = "".join(_entry_html(card, largest) for card in page.cards)
-    cards = "".join(_card_html(card, page.things) for card in page.cards)
+    entries = "".join(_entry_html(page, card, largest) for card in page.cards)
+    cards = "".join(_card_html(page, card, column) for card in page.cards)
     heading = text(page.cards_heading)
     return (
         f'<section id="cards"><div class="bar-head"><h2>{heading}</h2>{_controls_html(page)}</div>'
@@ -208,56 +266,71 @@ def _cards_html(page: Page) -> str:
 def _controls_html(page: Page) -> str:
     if len(page.cards) <= MANY_CARDS:
         return ""
+    by_size = '<option value="size">largest first</option><option value="smallest">smallest first</option>'
+    if page.numbered:
+        wanted, orders = "number or word", f'<option value="number">by number</option>{by_size}'
+    else:  # the numbers only keep an order that people know: that of the names
+        wanted, orders = "part of a name", f'{by_size}<option value="number">by name</option>'
     return (
-        '<form class="controls" id="controls" hidden>'
-        '<label>Find <input type="search" id="find" placeholder="number or word"></label>'
-        '<label>Order <select id="order"><option value="number">by number</option><option value="size">largest first'
-        '</option><option value="smallest">smallest first</option></select></label></form>'
+        f'<form class="controls" id="controls"{" data-numbered" if page.numbered else ""} hidden>'
+        f'<label>Find <input type="search" id="find" placeholder="{wanted}"></label>'
+        f'<label>Order <select id="order">{orders}</select></label></form>'
     )
 
 
-def _entry_html(card: Card, largest: int) -> str:
+def _entry_html(page: Page, card: Card, largest: int) -> str:
     """A group in the overview: one picture, its name, its size, and a bar in proportion to the largest group's."""
-    face = next((tile.image for tile in (*card.typical, *card.unusual) if tile.image is not None), None)
+    face = card.face or next(iter(_pictures(card.tiles)), None)
+    number = f"<b>{card.number}</b> " if page.numbered else ""
     picture = _img_html(face, "") if face is not None else '<span class="no-picture"></span>'
     return (
-        f'<li {_card_data(card)}><a href="#group-{card.number}">{picture}'
-        f'<span class="words"><span class="name"><b>{card.number}</b> <bdi>{text(card.name)}</bdi></span>'
+        f'<li {_card_data(page, card)}><a href="#group-{card.number}">{picture}'
+        f'<span class="words"><span class="name">{number}<bdi>{text(card.name)}</bdi></span>'
         f'<span class="size">{count(card.size)} · {percent(card.share)}</span>'
         f'<span class="bar" style="--part:{card.size / max(1, largest):.4f}"></span></span></a></li>'
     )
 
 
-def _card_data(card: Card) -> str:
-    return f'data-number="{card.number}" data-size="{card.size}" data-find="{card.number} {text(card.name.lower())}"'
+def _card_data(page: Page, card: Card) -> str:
+    number = f"{card.number} " if page.numbered else ""
+    return f'data-number="{card.number}" data-size="{card.size}" data-find="{number}{text(card.name.lower())}"'
 
 
-def _card_html(card: Card, things: str) -> str:
+def _card_html(page: Page, card: Card, column: Mapping[str, int]) -> str:
     shown = f"all {count(card.size)} shown" if card.shown == card.size else f"{card.shown:,} of {card.size:,} shown"
-    pictures = [tile.image for tile in (*card.typical, *card.unusual) if tile.image is not None]
-    ratio = f"--ratio:{_tile_ratio(pictures):.3f}"
+    ratio = f"--ratio:{_tile_ratio(_pictures(card.tiles)):.3f}"
+    number = f'<b class="number">{card.number}</b>' if page.numbered else ""
+    grids = _grid_html(page.typical_heading, "typical", card.typical, column)
+    grids += _grid_html(page.unusual_heading, "unusual", card.unusual, column)
     return (
-        f'<article class="card" id="group-{card.number}" style="{ratio}" {_card_data(card)}>'
-        f'<header><h3><b class="number">{card.number}</b><bdi>{text(card.name)}</bdi></h3><p class="size">'
-        f'{count(card.size, things)} · {percent(card.share)} <span class="shown">{shown}</span></p></header>'
-        f'{_facts_html(card.facts, "facts")}<div class="grids">{_grid_html("Most typical", "typical", card.typical)}'
-        f"{_grid_html('Most unusual', 'unusual', card.unusual)}</div></article>"
+        f'<article class="card" id="group-{card.number}" style="{ratio}" {_card_data(page, card)}>'
+        f'<header><h3>{number}<bdi>{text(card.name)}</bdi></h3><p class="size">'
+        f'{count(card.size, page.things)} · {percent(card.share)} <span class="shown">{shown}</span></p></header>'
+        f'{_facts_html(card.facts, "facts")}<div class="grids">{grids}</div></article>'
     )
 
 
-def _grid_html(heading: str, kind: str, tiles: tuple[Tile, ...]) -> str:
-    items = "".join(map(_tile_html, tiles))
-    return f'<section class="{kind}"><h4>{heading}</h4><ul class="tiles">{items}</ul></section>' if tiles else ""
+def _pictures(tiles: Iterable[Tile]) -> list[bytes]:
+    return [tile.image for tile in tiles if tile.image is not None]
 
 
-def _tile_html(tile: Tile) -> str:
+def _grid_html(heading: str, kind: str, tiles: tuple[Tile, ...], column: Mapping[str, int]) -> str:
+    return f'<section class="{kind}"><h4>{text(heading)}</h4>{_tiles_html(tiles, column)}</section>' if tiles else ""
+
+
+def _tiles_html(tiles: Iterable[Tile], column: Mapping[str, int]) -> str:
+    return f'<ul class="tiles">{"".join(_tile_html(tile, column) for tile in tiles)}</ul>'
+
+
+def _tile_html(tile: Tile, column: Mapping[str, int]) -> str:
     name = text(tile.title)
     caption = f'<span class="caption">{text(tile.caption)}</span>' if tile.caption else ""
     if tile.image is None:
         words = f'<span class="name"><bdi>{name}</bdi></span>'
         return f'<li><span class="tile missing" title="{name}">{words}</span>{caption}</li>'
     picture = _img_html(tile.image, name)
-    return f'<li><button type="button" class="tile" title="{name}">{picture}</button>{caption}</li>'
+    proposal = proposal_data(tile.proposal, column) if tile.proposal else ""
+    return f'<li{proposal}><button type="button" class="tile" title="{name}">{picture}</button>{caption}</li>'
 
 
 def _img_html(jpeg: bytes, escaped_name: str) -> str:
@@ -280,7 +353,8 @@ def _table_html(table: Table, name: str) -> str:
     rows = table.rows[:MOST_ROWS]
     left = (len(table.rows) if table.total is None else table.total) - len(rows)
     numeric = [bool(rows) and all(_NUMERIC.fullmatch(cell) for cell in column) for column in zip(*rows, strict=True)]
-    kinds = [' class="numeric"' if is_number else "" for is_number in numeric or [False] * len(table.header)]
+    numeric = [is_number and at >= table.words for at, is_number in enumerate(numeric)] or [False] * len(table.header)
+    kinds = [' class="numeric"' if is_number else "" for is_number in numeric]
     head = "".join(f'<th scope="col"{kind}>{text(cell)}</th>' for kind, cell in zip(kinds, table.header, strict=True))
     body = "".join(
         "<tr>" + "".join(f"<td{kind}>{text(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)) + "</tr>"

@@ -1,6 +1,6 @@
 "use strict";
 
-// a tile opens in the viewer; its neighbors are the tiles of the same card
+// a tile opens in the viewer; its neighbors are the tiles of the same card or gallery
 const viewer = document.getElementById("viewer");
 const picture = viewer.querySelector("img");
 const part = (name) => document.getElementById(`viewer-${name}`);
@@ -20,12 +20,13 @@ function show(at) {
   part("caption").textContent = [caption, card && card.querySelector("h3 bdi")]
     .map((element) => (element ? element.textContent : "")).filter(Boolean).join(" · ");
   part("place").textContent = `${place + 1} of ${tiles.length}`;
+  viewer.dispatchEvent(new Event("show"));
 }
 
 document.addEventListener("click", (event) => {
   const tile = event.target.closest("button.tile");
   if (tile) {
-    tiles = [...(tile.closest(".card") || document).querySelectorAll("button.tile")];
+    tiles = [...(tile.closest(".card, .gallery") || document).querySelectorAll("button.tile")];
     show(tiles.indexOf(tile));
     viewer.showModal();
   } else if (event.target === viewer) {
@@ -35,10 +36,26 @@ document.addEventListener("click", (event) => {
 part("previous").addEventListener("click", () => show(place - 1));
 part("next").addEventListener("click", () => show(place + 1));
 viewer.addEventListener("keydown", (event) => {
+  if (event.target.matches("input")) return;
   if (event.key === "ArrowLeft") show(place - 1);
   if (event.key === "ArrowRight") show(place + 1);
 });
 viewer.addEventListener("close", () => tiles[place] && tiles[place].focus());
+
+// a long gallery begins folded
+for (const gallery of document.querySelectorAll(".gallery .tiles")) {
+  if (gallery.children.length <= 40) continue;
+  const more = document.createElement("button");
+  more.type = "button";
+  more.className = "more";
+  more.textContent = `Show all ${gallery.children.length.toLocaleString("en")}`;
+  more.addEventListener("click", () => {
+    gallery.classList.remove("folded");
+    more.remove();
+  });
+  gallery.classList.add("folded");
+  gallery.after(more);
+}
 
 // a chart reads out the bin that the pointer or the arrow keys are at
 for (const chart of document.querySelectorAll(".chart svg")) {
@@ -93,7 +110,8 @@ if (controls) {
   });
   find.addEventListener("input", () => {
     const wanted = find.value.trim().toLowerCase();
-    const fits = (card) => (/^\d+$/.test(wanted) ? card.dataset.number === wanted : card.dataset.find.includes(wanted));
+    const isNumber = "numbered" in controls.dataset && /^\d+$/.test(wanted);
+    const fits = (card) => (isNumber ? card.dataset.number === wanted : card.dataset.find.includes(wanted));
     for (const list of lists) for (const card of list.children) card.hidden = !fits(card);
     document.getElementById("nothing-found").hidden = [...lists[1].children].some((card) => !card.hidden);
   });

@@ -10,11 +10,15 @@ from typing import Any, Final
 
 from engine.dataset import Dataset, inside_note
 from engine.tasks.grouping import grouping_task
+from engine.tasks.labeling import labeling_task
 from engine.tasks.request import require_available
 from engine.tasks.runner import Reporter, Task, run
-from engine.tasks.schema import AUTO_GROUPING, TaskRequest
+from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, TaskRequest
 
-TASKS: Final[dict[str, Callable[[TaskRequest, Dataset], Task]]] = {AUTO_GROUPING: grouping_task}
+TASKS: Final[dict[str, Callable[[TaskRequest, Dataset], Task]]] = {
+    AUTO_GROUPING: grouping_task,
+    AUTO_LABEL: labeling_task,
+}
 
 
 def run_request(

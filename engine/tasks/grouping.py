@@ -68,7 +68,7 @@ def grouping_task(request: TaskRequest, dataset: Dataset) -> Task:
         check_property(config.property)
     elif config.result_type == TO_SAMPLES:
         lines.append(f"config.property was not given: the group goes to the sample attribute {PROPERTY!r}")
-    encoder = _encoder(options)
+    encoder = encoder_of(options)
     if encoder and (config.image_brightness or config.image_colorfulness or config.ambiguity):
         lines.append(f"encoder {encoder.name} is not used: dimensions were chosen, content plays no part")
 
@@ -94,7 +94,8 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _encoder(options: Parameters) -> Encoder | None:
+def encoder_of(options: Parameters) -> Encoder | None:
+    """The encoder that the parameters name; None when they name none. Raises UsageError, InputError for its weights."""
     if options.encoder is None:
         if options.weights is not None:
             raise UsageError(f"weights: belong to an encoder, got {options.weights} and no encoder")
@@ -170,25 +171,25 @@ def _write_folders(this: Run, dataset: Dataset, grouping: Grouping) -> list[Fail
     for each in grouping.groups:
         folder = f"{GROUPS_FOLDER}/{each.number}"
         this.out.claim(f"{folder}/{GROUP_NAME}")
-        placed: list[Sample] = []
+        there: list[Sample] = []
         for position in sorted(each.members.tolist()):
             try:
-                placed.append(_placed(dataset[position], dataset.sources, this.out, folder))
+                there.append(placed(dataset[position], dataset.sources, this.out, folder, copy=False))
             except ImageError as error:  # it was there a minute ago
                 failures.append(Failure(dataset[position].source, error.kind, str(error)))
             done += 1
             if done % 1000 == 0:
                 advance(done)
-        write_manifest(this.out.target(f"{folder}/{GROUP_NAME}"), placed)
+        write_manifest(this.out.target(f"{folder}/{GROUP_NAME}"), there)
     advance(done)
     return failures
 
 
-def _placed(sample: Sample, sources: Sources, out: OutFolder, folder: str) -> Sample:
-    """The sample with its image below `folder`, as the manifest there names it."""
+def placed(sample: Sample, sources: Sources, out: OutFolder, folder: str, *, copy: bool) -> Sample:
+    """Put the image below `folder`, as a hard link where that is possible or as a copy; the sample as it is there."""
     path = sources.path(sample.source)
     name = out.claim(f"{folder}/{safe_name(path.name)}")
-    out.place(path, name, copy=False)
+    out.place(path, name, copy=copy)
     here = replace(sources, root=sources.root.resolve())
     return replace(rebased(sample, here, (out.folder / folder).resolve()), source=name.rpartition("/")[2])
 

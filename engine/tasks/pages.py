@@ -44,7 +44,7 @@ def grouping_page(
     shown = {group.number: _chosen(group, typical, unusual) for group in grouping.groups}
     positions = list(chain.from_iterable(chain(*pair) for pair in shown.values()))
     captions = [_caption(grouping, position) for position in positions]
-    tiles = dict(zip(positions, _tiles(dataset, positions, captions, threads, begin(len(positions))), strict=True))
+    tiles = dict(zip(positions, tiles_of(dataset, positions, captions, threads, begin(len(positions))), strict=True))
     grouped = sum(group.size for group in grouping.groups)
     cards = tuple(
         Card(
@@ -67,7 +67,7 @@ def grouping_page(
         notes=tuple(notes),
         cards=cards,
         histograms=_histograms([(dataset.name, grouping.survey)]),
-        tables=_failure_tables([(dataset.name, failures)]),
+        tables=failure_tables([(dataset.name, failures)]),
     )
 
 
@@ -82,7 +82,7 @@ def features_page(versions: Sequence[tuple[str, Dataset, Survey]], *, notes: Seq
         facts=(("images", f"{images:,}"), ("unreadable", f"{sum(len(failed) for _, failed in unread):,}")),
         notes=tuple(notes),
         histograms=_histograms(surveys),
-        tables=(_summary(surveys), *_failure_tables(unread)),
+        tables=(_summary(surveys), *failure_tables(unread)),
     )
 
 
@@ -97,13 +97,14 @@ def _caption(grouping: Grouping, position: int) -> str:
     return ", ".join(_told(name, float(grouping.survey.column(name)[position])) for name in grouping.dimensions)
 
 
-def _tiles(
+def tiles_of(
     dataset: Dataset,
     positions: Sequence[int],
     captions: Sequence[str],
     threads: int,
     progress: Callable[[int], None],
 ) -> list[Tile]:
+    """Tiles of the samples at these positions: each file is read again, in `threads` threads."""
     paths = [dataset.path(dataset[position]) for position in positions]
     images: list[bytes | None] = []
     for batch in stream(paths, lambda _, content: thumbnail(decode_picture(content).rgb), threads=threads):
@@ -161,7 +162,8 @@ def _summary(surveys: Sequence[tuple[str, Survey]]) -> Table:
     return Table("Numbers", header, tuple(rows), note="Percentiles over the readable images")
 
 
-def _failure_tables(failed: Sequence[tuple[str, Iterable[Failure]]]) -> tuple[Table, ...]:
+def failure_tables(failed: Sequence[tuple[str, Iterable[Failure]]]) -> tuple[Table, ...]:
+    """What could not be read, of each version by name: one table, or none."""
     rows = [(version, each.source, each.kind, each.reason) for version, failures in failed for each in failures]
     if not rows:
         return ()

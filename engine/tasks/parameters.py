@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from engine.errors import UsageError
 from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TrainingParameter
-from engine.tasks.values import Count, Name, Positive, Truth, did_you_mean, message, shown, whole
+from engine.tasks.values import Count, Name, Positive, Steps, Truth, did_you_mean, message, shown, whole
 
 _DEVICE: Final = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
@@ -23,6 +23,12 @@ _DEVICE: Final = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 def _device(name: str) -> str:
     if not _DEVICE.fullmatch(name):
         raise ValueError(f"must be auto, cpu, cuda or cuda:N, got {shown(name)}")
+    return name
+
+
+def _precision(name: str) -> str:
+    if name not in ("auto", "bfloat16", "float32"):
+        raise ValueError(f"must be auto, bfloat16 or float32, got {shown(name)}")
     return name
 
 
@@ -43,10 +49,15 @@ class Parameters(BaseModel):
     image_size: Annotated[int, whole(8, 4096)] | None = _parameter("side that images are trained at, in pixels")
     learning_rate: Positive | None = _parameter("peak learning rate")
     max_pixels: Count = _parameter("larger images are recorded as failures, not read", 300_000_000)
+    min_per_class: Annotated[int, whole(2)] = _parameter("labeled images that every label needs", 5)
     minutes: Positive | None = _parameter("time budget of the whole task")
+    networks: Annotated[int, whole(1, 8)] | None = _parameter("networks that are trained")
+    precision: Annotated[str, AfterValidator(_precision)] = _parameter("auto (timed), bfloat16 or float32", "auto")
     restarts: Annotated[int, whole(1, 100)] = _parameter("starts of the clustering; the best one counts", 10)
     seed: Annotated[int, whole(0, 2**32 - 1)] = _parameter("same seed, same result", 0)  # the range numpy takes
-    steps: Count | None = _parameter("training steps; repeats a run exactly, where minutes cannot")
+    steps: Steps | None = _parameter(
+        "training steps, as task.json has them; repeats a run exactly, where minutes cannot"
+    )
     threads: Annotated[int, whole(1, 1024)] | None = _parameter("threads; left out: one a core")
     weights: Name | None = _parameter("local file with the weights of the encoder")
 
@@ -55,12 +66,17 @@ _EVERY: Final = frozenset({AUTO_LABEL, PRE_LABEL, AUTO_GROUPING, AUTO_DEPLOY})
 _GROUPING: Final = frozenset({AUTO_GROUPING})
 _TRAINING: Final = frozenset({AUTO_LABEL, AUTO_DEPLOY})
 
+_TRAINING_PARAMETERS: Final = (
+    *("batch_size", "epochs", "image_size", "learning_rate", "min_per_class", "minutes", "networks", "precision"),
+    "steps",
+)
+
 #: Which tasks take which parameter.
 PARAMETER_TASKS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("device", "max_pixels", "seed", "threads"), _EVERY),
     **dict.fromkeys(("all", "restarts"), _GROUPING),
     **dict.fromkeys(("encoder", "weights"), _GROUPING | _TRAINING),
-    **dict.fromkeys(("batch_size", "epochs", "image_size", "learning_rate", "minutes", "steps"), _TRAINING),
+    **dict.fromkeys(_TRAINING_PARAMETERS, _TRAINING),
 }
 
 

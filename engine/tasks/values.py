@@ -124,6 +124,15 @@ def scalar(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else text(value)
 
 
+def step_counts(value: object) -> tuple[int, ...]:
+    """`800` or `"900+610+598"` -> the steps of each training, in their order."""
+    parts = str(value).split("+") if isinstance(value, str | int) and not isinstance(value, bool) else []
+    numbers = [_as_integer(part.strip()) for part in parts]
+    if not numbers or not all(number and number > 0 for number in numbers):
+        raise ValueError(f"must be numbers of steps above 0, as 800 or 900+610+598, got {shown(value)}")
+    return tuple(number for number in numbers if number)
+
+
 def not_blank(value: str) -> str:
     if not value.strip():
         raise ValueError(f"must not be blank, got {shown(value)}")
@@ -223,6 +232,7 @@ Positive = Annotated[float, BeforeValidator(above_zero)]
 Unit = Annotated[float, BeforeValidator(unit)]
 UnitText = Annotated[Unit, _written(plain)]
 Scope = Annotated[tuple[float, float], BeforeValidator(scope), _written(lambda ends: "-".join(map(plain, ends)))]
+Steps = Annotated[tuple[int, ...], BeforeValidator(step_counts), _written(lambda steps: "+".join(map(str, steps)))]
 Name = Annotated[str, AfterValidator(not_blank)]
 Text = Annotated[str, BeforeValidator(text)]
 Scalar = Annotated[str, BeforeValidator(scalar)]

@@ -1,0 +1,76 @@
+"""Commands that run a request, and what they say of its result."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from engine.cli.arguments import add_command, add_task_arguments, read_data
+from engine.cli.terminal import Terminal, in_one_line, stoppable, tell
+from engine.tasks.request import read_request, require_available
+from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, TaskRequest
+
+
+def add_run(commands: Any) -> None:
+    request = add_command(
+        commands,
+        "run",
+        _run,
+        "run a request body of the specification",
+        "Run the task that a JSON request asks for; lines that begin with // are comments in a .jsonc file.",
+        "labelengine run configs/requests/auto_grouping.json --dataset photos --out groups",
+    )
+    request.add_argument("request", metavar="REQUEST", type=Path, help="a file with the request body")
+    request.add_argument("--dataset", metavar="DATA", required=True, help="a manifest or a folder")
+    add_task_arguments(request)
+
+
+def _run(options: argparse.Namespace) -> int:
+    request = read_request(options.request)
+    require_available(request.task_type)
+    return run_body(options, request, plain=request.task_type == AUTO_GROUPING)
+
+
+def run_body(options: argparse.Namespace, request: TaskRequest, *, plain: bool) -> int:
+    """Do what a request asks for with the data set that was named. plain: a tree of folders is images alone."""
+    from engine.tasks.catalog import run_request
+
+    dataset = read_data(options.dataset, options, plain=plain)
+    with stoppable() as stop, Terminal() as terminal:
+        answer = run_request(
+            request,
+            dataset,
+            options.out,
+            overwrite=options.overwrite,
+            resume=options.resume,
+            reporter=terminal,
+            stop=stop,
+        )
+    return tell(answer, _LINES[request.task_type](answer), options.out, json=options.json)
+
+
+def _group_lines(answer: dict[str, Any]) -> Iterator[str]:
+    result = answer["result"]
+    by = ", ".join(result["dimensions"])
+    yield f"{result['annotated_sample_count']:,} images in {result['n_clusters']} groups by {by}"
+    for each in result["groups"]:
+        yield f"{each['group']:>5}  {each['sample_count']:>9,}  {each['name']}"
+
+
+def _label_lines(answer: dict[str, Any]) -> Iterator[str]:
+    result = answer["result"]
+    counts = f"{result['annotated_sample_count']:,} of {result['total_sample_count']:,} images"
+    yield f"{counts} labeled by {result['algorithm_type']}, to be confirmed"
+    for each in result["labels"]:
+        yield f"{each['automatic']:>9,}  {in_one_line(each['label'])} ({each['human']:,} by people)"
+    if result["key_sample_count"] is not None:
+        yield f"{result['key_sample_count']:,} key samples copied"
+
+
+#: What the result of each task says in lines.
+_LINES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
+    AUTO_GROUPING: _group_lines,
+    AUTO_LABEL: _label_lines,
+}

@@ -1,0 +1,236 @@
+"""`accurate`: labeled images, and what the unlabeled ones show without labels (CreateTask, table 3).
+
+Four steps. A network learns to tell images apart without any label (SimCLR); labels spread over a graph of neighbours
+in what it sees, balanced as the classes are among the labels; networks that begin there learn to agree with their own
+averaged selves on unlabeled images (consistency); and a control that sees labels only is held against the first of them
+on labels that neither has seen: where it is clearly better, the unlabeled images have not helped and the control's way
+is taken. Which beliefs begin, how much the networks count: all decided out of fold.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.embeddings import Gradients, content_vectors, fit_whitening
+from engine.label.augment import STRONG, VIEWS, WEAK, altered
+from engine.label.beliefs import Beliefs, beliefs_of
+from engine.label.calibration import log_losses, temperature_of
+from engine.label.classifier import probabilities_of, resized
+from engine.label.clock import Clock
+from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
+from engine.label.fast import from_labels, supervised_seconds
+from engine.label.losses import (
+    UNLABELED_RATIO,
+    Believed,
+    Loss,
+    Projected,
+    Told,
+    consistent,
+    contrastive,
+    cross_entropy,
+    nearest_pairs,
+    view_side,
+)
+from engine.label.networks import Network, copied, reset_head
+from engine.label.opinions import Verdict, fit_head, verdict_of
+from engine.label.plan import Plan, Settings, Stage, new_network, plan_for
+from engine.label.pool import Pool
+from engine.label.training import Watch, generator_of, step_seconds, train
+
+FOLDS: Final = 5
+MEMBERS: Final = 2
+#: Of the time: learning to tell images apart; of what is left then, the control.
+PRETRAINING_SHARE: Final = 0.45
+CONTROL_SHARE: Final = 0.1
+#: Pairs of views a step, at most a quarter of the images.
+PAIRS: Final = 256
+PRETRAINING_RATE: Final = 0.2
+LEARNING_RATE: Final = 0.06
+#: A control is clearly better when its log loss is lower by so many standard errors (one-sided 95 %).
+_CLEARLY: Final = 1.645
+#: Content for the graph: whitened directions of what the network sees, and how histograms of gradients weigh beside
+#: them.
+_WHITENED: Final = 128
+_GRADIENTS_WEIGHT: Final = 0.7
+_BATCH: Final = 512
+#: Seconds that the graph takes an image, about.
+_SPREADING: Final = 1.5e-3
+
+
+def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:
+    """Learn from all images of a pool. Raises Unfinished once `watch.stopped()` says so."""
+    advance = stage("looking at labeled images", len(pool.labeled))
+    head = fit_head(pool, settings.encoder)
+    plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
+    advance(len(pool.labeled))
+    seconds = supervised_seconds(pool, plan)
+    clock.reserve += prediction_seconds(pool, plan, seconds) + _SPREADING * len(pool)
+    start = _pretrained(pool, plan, clock=clock, stage=stage, watch=watch)
+    clock.reserve -= _SPREADING * len(pool)
+    if watch.stopped():
+        return verdict_of(pool, plan, head, [])
+    advance = stage("spreading labels", len(pool))
+    beliefs = beliefs_of(pool, plan, _content(pool, plan, start))
+    advance(len(pool))
+    members, choice = _members(pool, plan, start, beliefs, seconds, clock=clock, stage=stage, watch=watch)
+    verdict = verdict_of(pool, plan, head, members)
+    found = {"beliefs": beliefs.way, "cv_log_loss_of_beliefs": beliefs.losses, **choice, **verdict.found}
+    return replace(verdict, found=found)
+
+
+# ---- Before any label: a network that tells images apart. ----
+
+
+def _pretrained(pool: Pool, plan: Plan, *, clock: Clock, stage: Stage, watch: Watch) -> Network:
+    rows = torch.arange(len(pool))
+    pairs = max(2, min(PAIRS, len(pool) // 4))
+    begun = new_network(pool, rows, plan.spec(pool), plan.seed, "pretrained")
+    net = Projected(begun, generator_of(plan.seed, "projector")).to(pool.device)
+    steps = clock.steps(PRETRAINING_SHARE, _pair_seconds(pool, plan, pairs))
+    progress = stage("learning to tell images apart", steps)
+    loss = contrastive(pool.sized(plan.image_size), rows, plan.flips, pairs, plan.seed, "pretraining")
+    recipe = plan.recipe(PRETRAINING_RATE)
+    watch = replace(watch, progress=progress)
+    training = train("pretraining", net, steps, recipe, loss, bfloat16=plan.bfloat16, watch=watch)
+    assert isinstance(training.average, Projected)
+    return training.average.net
+
+
+def _content(pool: Pool, plan: Plan, net: Network) -> Tensor:
+    """(m, d): what the pretrained network sees, whitened, beside histograms of gradients."""
+
+    def seen(images: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=plan.bfloat16):
+            x = resized(images, plan.image_size).float().div_(255).contiguous(memory_format=torch.channels_last)
+            views = [x, x.flip(3)] if plan.flips[0] else [x]
+            return torch.stack([net.features(view) for view in views]).mean(dim=0)
+
+    features = pool.mapped(seen)
+    whitened = fit_whitening([features], min(_WHITENED, features.shape[1])).apply(features)
+    encoder = Gradients()
+
+    def batches() -> Iterator[Tensor]:
+        return (resized(pool.pixels(rows), encoder.size) for rows in torch.split(torch.arange(len(pool)), _BATCH))
+
+    gradients = content_vectors(batches, encoder=encoder)
+    return torch.cat([F.normalize(whitened, dim=1), _GRADIENTS_WEIGHT * F.normalize(gradients, dim=1)], dim=1)
+
+
+def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
+    """What a step of pretraining takes here."""
+    images = pool.sized(plan.image_size)(torch.arange(pairs) % len(pool))
+    views = torch.cat([images, images])
+    policy, chance = VIEWS.flipped(plan.flips), generator_of("timing")
+    begun = new_network(pool, pool.labeled, plan.spec(pool), plan.seed, "timing")
+    net = Projected(begun, generator_of("timing")).to(pool.device)
+    side = view_side(images)
+    return step_seconds(
+        net, lambda net: nearest_pairs(net(altered(views, policy, chance, side=side))), bfloat16=plan.bfloat16
+    )
+
+
+# ---- Then with labels: the control, and the members. ----
+
+
+def _members(
+    pool: Pool,
+    plan: Plan,
+    start: Network,
+    beliefs: Beliefs,
+    supervised: float,
+    *,
+    clock: Clock,
+    stage: Stage,
+    watch: Watch,
+) -> tuple[list[Member], dict[str, Any]]:
+    """The trained members, and what was chosen and why. supervised: seconds of a step with labels only."""
+    consistency = _consistent_seconds(pool, plan)
+    recipe = plan.recipe(LEARNING_RATE)
+
+    def member(part: int, loss: Loss, share: float, step_seconds: float, name: str, title: str) -> Member:
+        net = copied(start)
+        reset_head(net, generator_of(plan.seed, "head", part))
+        steps = clock.steps(share, step_seconds)
+        own = replace(watch, progress=stage(title, steps))
+        return trained_member(pool, plan, part, net, loss, steps, recipe, name=name, watch=own)
+
+    def by_labels(part: int, share: float, name: str, title: str) -> Member:
+        loss = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
+        return member(part, loss, share, supervised, name, title)
+
+    def by_everything(part: int, share: float, name: str, title: str) -> Member:
+        loss = _from_everything(pool, plan, part, beliefs, name, part)
+        return member(part, loss, share, consistency, name, title)
+
+    control = by_labels(0, CONTROL_SHARE, "control", "training a control on labels only")
+    if watch.stopped():
+        return [control], {}
+    title = "training network {} of " + str(plan.members)
+    members = [by_everything(0, 1 / plan.members, "accurate", title.format(1))]
+    choice = _compared(pool, plan, control, members[0])
+    go_on = by_everything if choice["unlabeled_images_used"] else by_labels
+    if go_on is by_labels:
+        members = [control]
+    while len(members) < plan.members and not watch.stopped():
+        part = len(members)
+        members.append(go_on(part, 1 / (plan.members - part), "accurate", title.format(part + 1)))
+    return members, choice
+
+
+def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names: object) -> Loss:
+    rows, unlabeled = seen_by(pool, plan, part), pool.unlabeled
+    return consistent(
+        pool.sized(plan.image_size),
+        Told(rows, pool.told[rows]),
+        Believed(unlabeled, beliefs.without[part][unlabeled], beliefs.shares),
+        STRONG.flipped(plan.flips),
+        plan.batch,
+        plan.seed,
+        *names,
+        multi_label=pool.multi_label,
+    )
+
+
+def _consistent_seconds(pool: Pool, plan: Plan) -> float:
+    """What a step of `_from_everything` takes here: the student's images, and the teacher's look at the unlabeled
+    ones."""
+    student = plan.batch * (1 + UNLABELED_RATIO)
+    rows = torch.arange(student) % len(pool)
+    images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
+    policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
+    net = new_network(pool, pool.labeled, plan.spec(pool), plan.seed, "timing")
+    teacher = copy.deepcopy(net).eval()
+
+    def loss(net: nn.Module) -> Tensor:
+        with torch.no_grad():
+            teacher(altered(images[plan.batch :], WEAK, chance))
+        return cross_entropy(net(altered(images, policy, chance)), targets, pool.multi_label).mean()
+
+    return step_seconds(net, loss, bfloat16=plan.bfloat16)
+
+
+def _compared(pool: Pool, plan: Plan, control: Member, first: Member) -> dict[str, Any]:
+    """Whether the unlabeled images have helped: both members asked about the same part, which neither has seen."""
+    truth = pool.told[pool.labeled[plan.fold == first.part]] > 0
+    multi_label = pool.multi_label
+
+    def losses(member: Member) -> Tensor:
+        temperature = temperature_of(member.logits, truth, multi_label=multi_label)
+        return log_losses(probabilities_of(member.logits, temperature, multi_label), truth, multi_label=multi_label)
+
+    worse = losses(first) - losses(control)
+    error = float(worse.std() / len(worse) ** 0.5) if len(worse) > 1 else float("inf")
+    mean = float(worse.mean()) if len(worse) else 0.0
+    return {
+        "unlabeled_images_used": not mean > _CLEARLY * error,
+        "log_loss_above_control": round(mean, 4),
+        "log_loss_above_control_error": round(error, 4) if len(worse) > 1 else None,
+        "compared_on": len(worse),
+    }

@@ -1,0 +1,149 @@
+"""Images altered at random, so that a network learns what does not matter: batches in, batches out, on any device.
+
+In: images (B, 3, S, S) uint8. Out: the same shape, float32 in [0, 1]. Each image gets its own turn, shift, scale,
+shear, color, and a rectangle cut out, all from the generator given; strengths come from a `Policy`. One sampling of the
+grid and one 3x3 matrix of color do the work of a chain of operators (RandAugment: Cubuk et al. 2020; color jitter and
+crops of SimCLR: Chen et al. 2020; Cutout: DeVries and Taylor 2017). Knows nothing of labels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How strongly images are altered; every draw is uniform within its range.
+
+    flip_horizontal, flip_vertical: whether half of the images are mirrored. turn: degrees to each side. scale: from and
+    to, of the part that is seen, as a share of the side. stretch: of the aspect ratio, factor up to 1 + stretch. shear:
+    tangent to each side. shift: of the side. light, contrast, color: factors up to 1 + x and down to 1 - x; hue:
+    degrees to each side. grey: share of the images without color. cut: side of the rectangle that is cut out, as a
+    share, up to.
+    """
+
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    turn: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    stretch: float = 0.0
+    shear: float = 0.0
+    shift: float = 0.0
+    light: float = 0.0
+    contrast: float = 0.0
+    color: float = 0.0
+    hue: float = 0.0
+    grey: float = 0.0
+    cut: float = 0.0
+
+    def flipped(self, flips: tuple[bool, bool]) -> Policy:
+        """The same with these flips, (horizontal, vertical)."""
+        return replace(self, flip_horizontal=flips[0], flip_vertical=flips[1])
+
+
+#: For a teacher's predictions: almost the image itself.
+WEAK: Final = Policy(shift=0.06, scale=(0.9, 1.0))
+#: For learning from labels, and for a student who has to agree with its teacher.
+STRONG: Final = Policy(
+    turn=15, scale=(0.7, 1.1), stretch=0.2, shear=0.15, shift=0.1, light=0.4, contrast=0.4, color=0.5, hue=15, cut=0.5
+)
+#: For two views of one image that shall lie near each other.
+VIEWS: Final = Policy(
+    turn=10, scale=(0.45, 1.0), stretch=0.25, shift=0.1, light=0.4, contrast=0.4, color=0.6, hue=30, grey=0.2
+)
+
+
+def altered(images: Tensor, policy: Policy, generator: torch.Generator, *, side: int | None = None) -> Tensor:
+    """(B, 3, S, S) uint8 -> (B, 3, side, side) float32 in [0, 1], channels last. side: S by default. generator: of the
+    CPU."""
+    b = len(images)
+    draws = torch.rand(b, 20, generator=generator).to(images.device)  # every number that an image may need
+    x = images.float().div_(255)
+    x = _moved(x, policy, draws[:, :8], side or x.shape[-1])
+    x = _colored(x, policy, draws[:, 8:14])
+    return _cut(x, policy, draws[:, 14:18]).contiguous(memory_format=torch.channels_last)
+
+
+def plain(images: Tensor) -> Tensor:
+    """(B, 3, S, S) uint8 -> float32 in [0, 1], channels last, not altered."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def _around(draws: Tensor, reach: float) -> Tensor:
+    """[0, 1) -> [-reach, reach)."""
+    return (2 * draws - 1) * reach
+
+
+def _moved(x: Tensor, policy: Policy, u: Tensor, side: int) -> Tensor:
+    """Turn, scale, stretch, shear, shift, mirror: one affine map an image, sampled once; mirrored beyond the border."""
+    angle = _around(u[:, 0], math.radians(policy.turn))
+    low, high = policy.scale
+    size = low + (high - low) * u[:, 1]
+    stretch = torch.exp(_around(u[:, 2], math.log1p(policy.stretch)))
+    shear = _around(u[:, 3], policy.shear)
+    # A part of the image may lie anywhere inside it, and `shift` beyond.
+    free = (1 - size).clamp(min=0)
+    dx = _around(u[:, 4], 1.0) * (free + 2 * policy.shift)
+    dy = _around(u[:, 5], 1.0) * (free + 2 * policy.shift)
+    mirror_x = 1 - 2 * (u[:, 6] < 0.5).float() if policy.flip_horizontal else torch.ones_like(dx)
+    mirror_y = 1 - 2 * (u[:, 7] < 0.5).float() if policy.flip_vertical else torch.ones_like(dx)
+    cos, sin = angle.cos(), angle.sin()
+    wide, tall = size * stretch.sqrt(), size / stretch.sqrt()
+    theta = torch.stack(
+        [
+            torch.stack([cos * wide * mirror_x, (shear * cos - sin) * tall * mirror_y, dx], dim=1),
+            torch.stack([sin * wide * mirror_x, (shear * sin + cos) * tall * mirror_y, dy], dim=1),
+        ],
+        dim=1,
+    )
+    grid = F.affine_grid(theta, [len(x), 3, side, side], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+_LUMA: Final = (0.299, 0.587, 0.114)
+
+
+def _colored(x: Tensor, policy: Policy, u: Tensor) -> Tensor:
+    """Light, contrast, saturation, hue and grey: one 3x3 matrix and an offset an image."""
+    if not (policy.light or policy.contrast or policy.color or policy.hue or policy.grey):
+        return x
+    light = 1 + _around(u[:, 0], policy.light)
+    contrast = 1 + _around(u[:, 1], policy.contrast)
+    color = 1 + _around(u[:, 2], policy.color)
+    color = torch.where(u[:, 3] < policy.grey, torch.zeros_like(color), color)
+    luma = torch.tensor(_LUMA, device=x.device).expand(3, 3)  # every row gives the luma
+    eye = torch.eye(3, device=x.device)
+    saturate = color[:, None, None] * eye + (1 - color)[:, None, None] * luma
+    matrix = (light * contrast)[:, None, None] * (saturate @ _hue(_around(u[:, 4], math.radians(policy.hue))))
+    mean = torch.einsum("bchw,c->b", x, torch.tensor(_LUMA, device=x.device)) / (x.shape[2] * x.shape[3])
+    offset = (light * (1 - contrast) * mean)[:, None, None]
+    return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x).clamp_(0, 1)
+
+
+def _hue(angle: Tensor) -> Tensor:
+    """(B,) radians -> (B, 3, 3): a rotation of colors about the grey axis (Rodrigues)."""
+    axis = 1 / math.sqrt(3)
+    cross = torch.tensor([[0.0, -axis, axis], [axis, 0.0, -axis], [-axis, axis, 0.0]], device=angle.device)
+    outer = torch.full((3, 3), 1 / 3, device=angle.device)
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    return cos * torch.eye(3, device=angle.device) + (1 - cos) * outer + sin * cross
+
+
+def _cut(x: Tensor, policy: Policy, u: Tensor) -> Tensor:
+    """A rectangle of each image becomes its mean color."""
+    if not policy.cut:
+        return x
+    side = x.shape[-1]
+    place = torch.arange(side, device=x.device) + 0.5
+    half = u[:, 2:] * policy.cut * side / 2
+    middle = u[:, :2] * side
+    inside_x = (place - middle[:, :1]).abs() < half[:, :1]
+    inside_y = (place - middle[:, 1:]).abs() < half[:, 1:]
+    inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
+    return torch.where(inside, x.mean(dim=(2, 3), keepdim=True), x)

@@ -1,0 +1,94 @@
+"""What is thought of the unlabeled images before any network is taught labels: for each part of the labels, without it.
+
+In: vectors of all images, and the labels. Out: `Beliefs`. A closed-form head and a graph of neighbours are asked, by
+themselves and together; which of these ways is taken is decided on the parts that each has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import torch
+from torch import Tensor
+
+from engine.label.calibration import mean_log_loss, temperature_of
+from engine.label.classifier import probabilities_of
+from engine.label.heads import fit_ridge
+from engine.label.plan import Plan
+from engine.label.pool import Pool
+from engine.label.propagation import Graph, balanced, graph_of, propagated
+from engine.label.training import generator_of
+
+_Way: TypeAlias = Callable[[Graph, Tensor, Tensor, Tensor], Tensor]
+
+
+def _graph(graph: Graph, head: Tensor, told: Tensor, shares: Tensor) -> Tensor:
+    return propagated(graph, told, shares)
+
+
+def _graph_of_head(graph: Graph, head: Tensor, told: Tensor, shares: Tensor) -> Tensor:
+    """The head's beliefs of all images flow, not only the labels: best with a handful of labels."""
+    return propagated(graph, balanced(head, shares) + told, shares)
+
+
+def _together(graph: Graph, head: Tensor, told: Tensor, shares: Tensor) -> Tensor:
+    """As if both were independent witnesses: best with many labels."""
+    return balanced(head * propagated(graph, told, shares), shares)
+
+
+#: How beliefs are made, by name: of the graph, what the head says (m, k), what was told (m, k), and the shares (k,).
+WAYS: Final[dict[str, _Way]] = {"graph": _graph, "graph of head": _graph_of_head, "head and graph": _together}
+HEAD_ONLY: Final = "head"
+
+
+@dataclass(frozen=True, slots=True)
+class Beliefs:
+    """way: how they were made. without: for each member (m, k), made without its part of the labels. losses: the log
+    loss of each way on the parts that it had not seen. shares: (k,) of the classes, as among the labels."""
+
+    way: str
+    without: tuple[Tensor, ...]
+    losses: dict[str, float]
+    shares: Tensor
+
+
+def beliefs_of(pool: Pool, plan: Plan, vectors: Tensor) -> Beliefs:
+    """Beliefs of all m images. vectors: (m, d), near each other where images are alike."""
+    rows, parts = pool.labeled, int(plan.fold.max()) + 1
+    truth = pool.told[rows] > 0
+    shares = shares_of(truth)
+    heads = [_head(pool, vectors, rows[plan.fold != part]) for part in range(parts)]
+    if pool.multi_label:  # a graph of shares that sum to 1 has nothing to say about several labels
+        return Beliefs(HEAD_ONLY, tuple(heads[: plan.members]), {}, shares)
+    graph = graph_of(vectors, always=pool.told.any(dim=1), generator=generator_of(plan.seed, "graph"))
+    losses: dict[str, float] = {}
+    made: dict[str, list[Tensor]] = {}
+    for name, way in WAYS.items():
+        made[name], held = [], torch.zeros(len(rows), len(pool.labels))
+        for part in range(parts):
+            told = pool.told.clone()
+            told[rows[plan.fold == part]] = 0
+            beliefs = way(graph, heads[part], told, shares)
+            held[plan.fold == part] = beliefs[rows[plan.fold == part]]
+            made[name] += [beliefs] if part < plan.members else []
+        logits = held.clamp(min=1e-6).log()
+        by_way = probabilities_of(logits, temperature_of(logits, truth, multi_label=False), False)
+        losses[name] = round(mean_log_loss(by_way, truth, multi_label=False), 4)
+    best = min(losses, key=lambda name: losses[name])
+    return Beliefs(best, tuple(made[best]), losses, shares)
+
+
+def shares_of(truth: Tensor) -> Tensor:
+    """(n, k) bool -> (k,) float32, sum 1: the classes' shares among the labels, one more of each so that none is 0."""
+    counts = truth.float().sum(dim=0) + 1
+    return counts / counts.sum()
+
+
+def _head(pool: Pool, vectors: Tensor, seen: Tensor) -> Tensor:
+    """(m, k): what a head fitted on the images at these positions says of all."""
+    truth = pool.told[seen]
+    ridge = fit_ridge(vectors[seen], truth, balanced=not pool.multi_label)
+    temperature = temperature_of(ridge.leave_one_out - 0.5, truth > 0, multi_label=pool.multi_label)
+    return probabilities_of(ridge.scores(vectors) - 0.5, temperature, pool.multi_label)

@@ -1,0 +1,84 @@
+"""From out-of-fold opinions to calibrated probabilities: temperatures, and how much each opinion weighs.
+
+In: logits (n, k) of samples that the scorer has not seen, and what people said about them (n, k). Out: a temperature,
+or the share of one opinion in a mixture of two. Knows nothing of images or networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from engine.label.heads import fit_temperature
+
+#: Shares that are tried for a mixture.
+SHARES: Final = tuple(step / 10 for step in range(11))
+
+
+def temperature_of(logits: Tensor, truth: Tensor, *, multi_label: bool) -> float:
+    """The temperature with the least log loss. logits: (n, k); truth: (n, k) bool.
+
+    With several labels a sample each pair of sample and label is a question of its own, yes or no.
+    Source: Guo et al. 2017 (temperature scaling).
+    """
+    if not multi_label:
+        return fit_temperature(logits, truth.float().argmax(dim=1))
+    flat = logits.reshape(-1, 1)
+    return fit_temperature(torch.cat([torch.zeros_like(flat), flat], dim=1), truth.reshape(-1).long())
+
+
+def mean_log_loss(probabilities: Tensor, truth: Tensor, *, multi_label: bool) -> float:
+    """Per sample: -log p(truth), or with several labels the sum of the log losses of all yes-or-no questions."""
+    return float(log_losses(probabilities, truth, multi_label=multi_label).mean()) if len(truth) else 0.0
+
+
+def log_losses(probabilities: Tensor, truth: Tensor, *, multi_label: bool) -> Tensor:
+    """(n,) float64, finite: probabilities are kept 1e-6 away from 0 and 1."""
+    p = probabilities.double().clamp(1e-6, 1 - 1e-6)
+    said = truth.double()
+    per_label = said * p.log()
+    if multi_label:
+        per_label = per_label + (1 - said) * (1 - p).log()
+    return -per_label.sum(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """share: of the first opinion. losses: the mean log loss of each share that was tried."""
+
+    share: float
+    losses: dict[float, float]
+
+
+def mix(
+    first: Tensor, second: Tensor, truth: Tensor, *, multi_label: bool, shares: Sequence[float] = SHARES
+) -> Mixture:
+    """How much the first of two opinions, probabilities (n, k), weighs in the mixture with the least log loss.
+
+    Of shares that do as well the largest counts.
+    """
+    losses = {
+        share: mean_log_loss(share * first + (1 - share) * second, truth, multi_label=multi_label) for share in shares
+    }
+    return Mixture(min(sorted(losses, reverse=True), key=lambda share: round(losses[share], 6)), losses)
+
+
+def folds_of(matrix: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(n, k) bool -> (n,) int64 in [0, count): every class spread evenly over the folds, rows of no class -1.
+
+    A sample of several labels is dealt with its rarest one.
+    """
+    totals = matrix.sum(dim=0)
+    rarity = torch.where(matrix, totals, totals.max() + 1 if len(totals) else 1)
+    deal = rarity.argmin(dim=1)
+    order = torch.randperm(len(matrix), generator=generator)
+    order = order[deal[order].argsort(stable=True)]  # class after class, so that folds differ by one sample at most
+    known = matrix.any(dim=1)
+    order = order[known[order]]
+    result = torch.full((len(matrix),), -1, dtype=torch.int64)
+    result[order] = torch.arange(len(order)) % count
+    return result

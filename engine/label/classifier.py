@@ -1,0 +1,152 @@
+"""The model that auto labeling makes: networks and a closed-form head, and how their opinions become probabilities.
+
+In: images. Out: calibrated probabilities. `Classifier` is a `Predictor`; its parts hold nothing but numbers, so that
+`models.py` can keep them on disk. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.embeddings import Encoder
+from engine.errors import InputError
+from engine.label.augment import plain
+from engine.label.networks import Network, NetworkSpec
+from engine.predictions import Predictions
+
+#: Images that a network is asked about at once.
+_BATCH: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Committee:
+    """Networks of one form that are asked together.
+
+    temperature: of their logits. flips: whether a mirrored image is (horizontally, vertically) still one of its class;
+    then both are asked. bfloat16: whether the networks compute in it.
+    """
+
+    networks: tuple[Network, ...]
+    temperature: float
+    flips: tuple[bool, bool]
+    bfloat16: bool
+
+    @property
+    def spec(self) -> NetworkSpec:
+        return self.networks[0].spec
+
+    def probabilities(self, images: Tensor, *, multi_label: bool) -> Tensor:
+        """(B, 3, S, S) uint8 of any side -> (B, k) float32: the mean of what each network says."""
+        images = resized(images, self.spec.image_size)
+        said = [
+            probabilities_of(
+                viewed_logits(net, images, flips=self.flips, bfloat16=self.bfloat16), self.temperature, multi_label
+            )
+            for net in self.networks
+        ]
+        return torch.stack(said).mean(dim=0)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 of any side -> (B, d) float32 of length 1: how the first network sees the images."""
+        net, images = self.networks[0].eval(), resized(images, self.spec.image_size)
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return F.normalize(net.features(plain(images)), dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearHead:
+    """Scores of an encoder's vectors: (vectors - mean) weights + intercept, over the temperature.
+
+    mean: (d,). weights: (d, k). intercept: (k,).
+    """
+
+    encoder: Encoder
+    mean: Tensor
+    weights: Tensor
+    intercept: Tensor
+    temperature: float
+
+    def probabilities(self, images: Tensor, *, multi_label: bool) -> Tensor:
+        """(B, 3, S, S) uint8 of any side -> (B, k) float32."""
+        vectors = self.encoder.encode(resized(images, self.encoder.size))
+        device = vectors.device
+        scores = (vectors - self.mean.to(device)) @ self.weights.to(device) + self.intercept.to(device)
+        return probabilities_of(scores - 0.5, self.temperature, multi_label)
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A trained model of image classification.
+
+    labels: the k class names. image_size: side S of the square images that it sees, in pixels. committee, head: at
+    least one of them. share: of the committee in the mixture with the head, in [0, 1].
+    """
+
+    labels: tuple[str, ...]
+    multi_label: bool
+    image_size: int
+    committee: Committee | None
+    head: LinearHead | None
+    share: float
+
+    def __post_init__(self) -> None:
+        assert self.committee is not None or self.head is not None
+        assert 0.0 <= self.share <= 1.0
+
+    def predict(self, images: Tensor) -> Predictions:
+        """(B, 3, H, W) float RGB in [0, 1], of any size -> probabilities (B, k), and embeddings from a committee.
+
+        Images are made square as those of training were. Raises InputError for another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise InputError(f"images: must be (B, 3, H, W) float, got {tuple(images.shape)} {images.dtype}")
+        pixels = resized((images.float().clamp(0, 1) * 255).round().to(torch.uint8), self.image_size)
+        embeddings = self.committee.features(pixels) if self.committee else None
+        return Predictions(self.labels, probabilities=self.probabilities(pixels), embeddings=embeddings)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8, on the device of the networks -> (B, k) float32; rows sum to 1 unless multi-label."""
+        mixture = torch.zeros(len(images), len(self.labels), device=images.device)
+        if self.committee is not None and self.share > 0:
+            mixture += self.share * self.committee.probabilities(images, multi_label=self.multi_label)
+        if self.head is not None and self.share < 1:
+            mixture += (1 - self.share) * self.head.probabilities(images, multi_label=self.multi_label)
+        return mixture
+
+
+def viewed_logits(net: Network, images: Tensor, *, flips: tuple[bool, bool], bfloat16: bool) -> Tensor:
+    """(B, 3, S, S) uint8 -> logits (B, k) float32: the mean over the image and its allowed mirror images."""
+    net.eval()
+    axes: list[tuple[int, ...]] = [()]
+    axes += [(3,)] if flips[0] else []
+    axes += [(2,)] if flips[1] else []
+    said = []
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        for batch in torch.split(images, _BATCH):
+            x = plain(batch)
+            said.append(torch.stack([net(x.flip(axis) if axis else x).float() for axis in axes]).mean(dim=0))
+    return torch.cat(said) if said else torch.zeros(0, net.spec.outputs, device=images.device)
+
+
+def probabilities_of(logits: Tensor, temperature: float, multi_label: bool) -> Tensor:
+    """Logits (n, k) -> (n, k) float32: softmax, or with several labels a sample a sigmoid each, of logits /
+    temperature."""
+    scaled = logits.float() / temperature
+    return scaled.sigmoid() if multi_label else scaled.softmax(dim=1)
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """(B, 3, H, W) uint8 -> (B, 3, side, side) uint8: averages when it gets smaller, bilinear when it gets larger."""
+    height, width = images.shape[2:]
+    if (height, width) == (side, side):
+        return images
+    if min(height, width) >= side:
+        pixels = F.interpolate(images.float(), size=(side, side), mode="area")
+    else:
+        pixels = F.interpolate(images.float(), size=(side, side), mode="bilinear", align_corners=False)
+    return pixels.round_().clamp_(0, 255).to(torch.uint8)

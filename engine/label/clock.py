@@ -1,0 +1,71 @@
+"""A time budget turned into numbers of steps, which are kept: the same numbers give the same result on any day.
+
+In: seconds, or the steps themselves. Out: steps for each training, in the order in which they begin. What a run has
+decided is written to a file, so that a run that goes on later decides the same. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from engine.files import write_bytes
+
+#: Steps that a training takes at least, however short the time.
+LEAST_STEPS: Final = 8
+
+
+@dataclass(slots=True)
+class Clock:
+    """Turns time into steps.
+
+    seconds: of the whole task, from `began` (a time of `now`) on. reserve: of them, for what comes after the last
+    training. given: steps to take instead, the last of them again and again; none: time decides. file: where what was
+    decided is kept for a run that goes on; None: nowhere. spent: seconds that earlier runs of the task have taken.
+    decided: steps of each training so far.
+    """
+
+    seconds: float
+    began: float
+    given: tuple[int, ...] = ()
+    file: Path | None = None
+    reserve: float = 0.0
+    spent: float = 0.0
+    decided: list[int] = field(default_factory=list)
+    now: Callable[[], float] = time.perf_counter
+    _known: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.file.is_file():
+            kept = orjson.loads(self.file.read_bytes())
+            self._known, self.spent = kept["steps"], kept["spent"]
+
+    @property
+    def left(self) -> float:
+        """Seconds for training that are left; below 0 when the time is over."""
+        return self.seconds - self.reserve - self.spent - (self.now() - self.began)
+
+    def steps(self, share: float, step_seconds: float) -> int:
+        """How many steps the training takes that begins now. share: of the time that is left, in (0, 1]."""
+        at = len(self.decided)
+        if self.given:
+            chosen = self.given[min(at, len(self.given) - 1)]
+        elif at < len(self._known):
+            chosen = self._known[at]
+        else:
+            chosen = max(LEAST_STEPS, int(self.left * share / step_seconds))
+        self.decided.append(chosen)
+        self.keep()
+        return chosen
+
+    def keep(self) -> None:
+        """Write down what was decided, and the time taken."""
+        if self.file is not None:
+            known = [*self.decided, *self._known[len(self.decided) :]]
+            spent = self.spent + self.now() - self.began
+            write_bytes(self.file, orjson.dumps({"steps": known, "spent": spent}))

@@ -1,0 +1,69 @@
+"""`fast`: everything is learned from the labeled images, and nothing from the others (CreateTask, table 3).
+
+A closed-form head on histograms of gradients is there in a second; networks from scratch, each without one part of the
+labels, take the rest of the time. How much each counts is decided out of fold. The unlabeled images are never read
+here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from torch import Tensor
+
+from engine.label.augment import STRONG, altered
+from engine.label.clock import Clock
+from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
+from engine.label.losses import Loss, Told, cross_entropy, supervised
+from engine.label.opinions import Verdict, fit_head, verdict_of
+from engine.label.plan import Plan, Settings, Stage, new_network, plan_for
+from engine.label.pool import Pool
+from engine.label.training import Watch, generator_of, step_seconds
+
+#: Parts of the labels, and networks that each miss one of them.
+FOLDS: Final = 5
+MEMBERS: Final = 3
+LEARNING_RATE: Final = 0.1
+
+
+def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:
+    """Learn from the labeled images of a pool. Raises Unfinished once `watch.stopped()` says so."""
+    advance = stage("looking at labeled images", len(pool.labeled))
+    head = fit_head(pool, settings.encoder)
+    plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
+    advance(len(pool.labeled))
+    seconds = supervised_seconds(pool, plan)
+    clock.reserve += prediction_seconds(pool, plan, seconds)
+    members: list[Member] = []
+    while len(members) < plan.members and not watch.stopped():
+        part = len(members)
+        steps = clock.steps(1 / (plan.members - part), seconds)
+        losses = from_labels(pool, seen_by(pool, plan, part), plan, "fast", part)
+        net = new_network(pool, seen_by(pool, plan, part), plan.spec(pool), plan.seed, part)
+        own = replace(watch, progress=stage(f"training network {part + 1} of {plan.members}", steps))
+        members.append(
+            trained_member(pool, plan, part, net, losses, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
+        )
+    return verdict_of(pool, plan, head, members)
+
+
+def from_labels(pool: Pool, rows: Tensor, plan: Plan, *names: object) -> Loss:
+    """The loss on the labeled images at these positions."""
+    told = Told(rows, pool.told[rows])
+    policy = STRONG.flipped(plan.flips)
+    pixels = pool.sized(plan.image_size)
+    return supervised(pixels, told, policy, plan.batch, plan.seed, *names, multi_label=pool.multi_label)
+
+
+def supervised_seconds(pool: Pool, plan: Plan) -> float:
+    """What a step of `from_labels` takes here, measured on a network that is not used again."""
+    rows = pool.labeled[: plan.batch].repeat(plan.batch)[: plan.batch]
+    images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
+    policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
+    net = new_network(pool, pool.labeled, plan.spec(pool), plan.seed, "timing")
+    return step_seconds(
+        net,
+        lambda net: cross_entropy(net(altered(images, policy, chance)), targets, pool.multi_label).mean(),
+        bfloat16=plan.bfloat16,
+    )

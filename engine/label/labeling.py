@@ -1,0 +1,228 @@
+"""The door to auto labeling: samples in, of which people labeled some; a `Labeling` of all out.
+
+One pass over the images, then `fast` or `accurate` on what could be read, then the model's word on every image. Knows
+nothing of requests, or of where results are written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engine.dataset import Dataset
+from engine.embeddings import Encoder, Gradients
+from engine.errors import ImageError, UsageError
+from engine.images import MAX_PIXELS, read_picture
+from engine.label.accurate import accurate
+from engine.label.clock import Clock
+from engine.label.fast import fast
+from engine.label.opinions import Verdict
+from engine.label.plan import Settings, Stage, batch_for
+from engine.label.pool import Pool, pixels_of
+from engine.label.results import Labeling
+from engine.label.targets import LEAST_PER_CLASS, Targets, check_rules, human_labels, targets_of
+from engine.label.training import Watch
+from engine.samples import Sample
+from engine.sources import Sources
+from engine.survey import survey
+
+#: Sides of the square images that networks see, in pixels: the smallest that is not below what the labeled images have.
+_SIDES: Final = (16, 32, 64)
+_SIDES_ON_GPU: Final = (16, 32, 64, 128)
+#: Labeled images whose size is looked at.
+_PEEKED: Final = 32
+
+ALGORITHM_TYPES: Final = ("fast", "accurate")
+PRECISIONS: Final = ("auto", "bfloat16", "float32")
+
+
+def auto_label(
+    samples: Dataset | Sequence[Sample],
+    algorithm_type: str = "accurate",
+    *,
+    minutes: float | None = None,
+    steps: Sequence[int] = (),
+    min_per_class: int = LEAST_PER_CLASS,
+    encoder: Encoder | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    networks: int | None = None,
+    precision: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    device: torch.device | None = None,
+    max_pixels: int = MAX_PIXELS,
+    folder: Path | None = None,
+    reserve: float = 0.0,
+    stage: Stage = lambda name, total: lambda done: None,
+    note: Callable[[str], None] = lambda line: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Labeling:
+    """Label the images that nobody labeled, from those that people did (CreateTask, auto labeling: active learning).
+
+    algorithm_type: `fast` learns from labeled images only, `accurate` from all. minutes: for everything; None chooses
+    by the number of images and the device. steps: of each training in its order instead, the last one again and again;
+    with the same seed, machine and precision they repeat a result exactly, whatever the time. epochs: times that a
+    network sees every labeled image, another way to say steps. min_per_class: images that each label needs. encoder:
+    what the closed-form head sees, histograms of gradients by default. image_size: side that networks see, in pixels.
+    networks: how many are trained. precision: auto times bfloat16 against float32. folder: keeps checkpoints and what
+    the pass over the images has found, for a call that goes on; None: a temporary one. reserve: seconds of `minutes`
+    that the caller needs afterwards. stage: called with the name and the total of each stage, gives what to call with
+    the number done. note: told at once what a person should know.
+
+    Raises InputError when the rules of the specification are not kept (at least two labels, each on five images,
+    something unlabeled), UsageError for an option out of range, Unfinished, with the best so far, once `stopped()` says
+    so.
+    """
+    began = time.perf_counter()
+    _check_options(algorithm_type, minutes, precision)
+    targets = targets_of(samples)
+    device = device or torch.device("cpu")
+    encoder = encoder or Gradients()
+    sources = samples.sources if isinstance(samples, Dataset) else Sources(Path())
+    check_rules(targets, _unlabeled_images(samples, targets), min_per_class=min_per_class)
+    side = image_size or _side_for(samples, sources, targets, device)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder or Path(temporary)
+        found = survey(
+            samples,
+            sources,
+            folder=folder,
+            thumbnail_side=max(side, encoder.size) if not isinstance(encoder, Gradients) else side,
+            threads=threads,
+            max_pixels=max_pixels,
+            progress=stage("reading images", sum(sample.is_image for sample in samples)),
+            stopped=stopped,
+        )
+        assert found.thumbnails is not None
+        targets = targets.only(found.readable)
+        readable = found.thumbnails.index
+        check_rules(targets, int((~targets.labeled[readable]).sum()), min_per_class=min_per_class)
+        pool = Pool(
+            pixels_of(found.thumbnails, device),
+            torch.from_numpy(targets.matrix[readable]).float(),
+            targets.labels,
+            targets.multi_label,
+            found.thumbnails.side,
+            device,
+        )
+        minutes = minutes or default_minutes(algorithm_type, len(pool), len(pool.labeled), device)
+        digest = _digest(samples, targets)
+        work = folder / f"training-{algorithm_type}-{seed}-{digest[:16]}"
+        work.mkdir(parents=True, exist_ok=True)
+        clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
+        settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, _BFLOAT16[precision])
+        if epochs and not steps:
+            clock.given = (math.ceil(epochs * len(pool.labeled) / batch_for(len(pool.labeled), settings)),)
+        note(_plan_in_words(algorithm_type, minutes, clock.given, pool))
+        learn = fast if algorithm_type == "fast" else accurate
+        verdict = learn(pool, settings, clock=clock, stage=stage, watch=Watch(stopped=stopped, folder=work))
+        probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
+        probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
+        clock.keep()
+    choices = {
+        "minutes": minutes,
+        "steps": "+".join(map(str, clock.decided)),
+        "seed": seed,
+        "training_digest": digest,
+        **verdict.found,
+    }
+    return Labeling(
+        algorithm_type, targets, probabilities, verdict.classifier, choices, found, _notes(targets, samples)
+    )
+
+
+_BFLOAT16: Final[Mapping[str, bool | None]] = {"auto": None, "bfloat16": True, "float32": False}
+
+
+def default_minutes(algorithm_type: str, images: int, labeled: int, device: torch.device) -> float:
+    """A budget for people who name none: more images and labels are worth more time; a GPU needs less.
+
+    fast: 1 minute and one more for 500 labels, at most 10. accurate: 3 minutes and one more for 1,000 images, at most
+    30.
+    """
+    minutes = min(10.0, 1 + labeled / 500) if algorithm_type == "fast" else min(30.0, 3 + images / 1000)
+    return round(minutes if device.type == "cpu" else max(0.5, minutes / 4), 1)
+
+
+def _asked(pool: Pool, verdict: Verdict, advance: Callable[[int], None]) -> npt.NDArray[np.float32]:
+    """(m, k) what the classifier says of every image, and of the labeled ones what was said out of fold."""
+    done = 0
+
+    def said(images: Tensor) -> Tensor:
+        nonlocal done
+        done += len(images)
+        answer = verdict.classifier.probabilities(images)
+        advance(done)
+        return answer
+
+    probabilities = pool.mapped(said)
+    probabilities[pool.labeled] = verdict.out_of_fold
+    assert bool(probabilities[pool.unlabeled].isfinite().all())
+    found: npt.NDArray[np.float32] = probabilities.clamp(0, 1).numpy()
+    return found
+
+
+def _check_options(algorithm_type: str, minutes: float | None, precision: str) -> None:
+    if algorithm_type not in ALGORITHM_TYPES:
+        raise UsageError(f"algorithm_type: must be {' or '.join(ALGORITHM_TYPES)}, got {algorithm_type!r}")
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"minutes: must be above 0, got {minutes!r}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
+def _unlabeled_images(samples: Sequence[Sample], targets: Targets) -> int:
+    return sum(
+        sample.is_image and not labeled for sample, labeled in zip(samples, targets.labeled.tolist(), strict=True)
+    )
+
+
+def _side_for(samples: Sequence[Sample], sources: Sources, targets: Targets, device: torch.device) -> int:
+    """The side that networks see: by the middle short side of a few labeled images."""
+    rows = np.flatnonzero(targets.labeled)
+    shorts = []
+    for row in rows[:: max(1, len(rows) // _PEEKED)]:
+        with suppress(ImageError):
+            picture = read_picture(sources.path(samples[row].source))
+            shorts.append(min(picture.width, picture.height))
+    sides = _SIDES if device.type == "cpu" else _SIDES_ON_GPU
+    usual = float(np.median(shorts)) if shorts else float(sides[-1])
+    return next((side for side in sides if side >= usual), sides[-1])
+
+
+def _digest(samples: Sequence[Sample], targets: Targets) -> str:
+    """64 hexadecimal digits of what is to be learned: sources and targets; no checkpoint is taken for another's."""
+    digest = hashlib.sha256(repr(targets.labels).encode())
+    digest.update(np.packbits(targets.matrix).tobytes())
+    for sample in samples:
+        digest.update(sample.source.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def _plan_in_words(algorithm_type: str, minutes: float, steps: Sequence[int], pool: Pool) -> str:
+    kinds = "several labels a sample" if pool.multi_label else "one label a sample"
+    time_or_steps = f"in steps of {'+'.join(map(str, steps))}" if steps else f"in {minutes:g} minutes"
+    return (
+        f"{algorithm_type}: {len(pool.unlabeled):,} images to label with {len(pool.labels):,} labels ({kinds}), "
+        f"{len(pool.labeled):,} labeled to learn from, {time_or_steps}"
+    )
+
+
+def _notes(targets: Targets, samples: Sequence[Sample]) -> tuple[str, ...]:
+    lost = sum(bool(human_labels(sample)) for sample in samples) - int(targets.labeled.sum())
+    return (f"{lost:,} labeled images cannot be read and do not count",) if lost else ()

@@ -1,0 +1,214 @@
+"""What a network is asked to minimise: on labeled images, on pairs of views, on images that nobody labeled.
+
+Each function gives the loss of one step as a function of the `Training`, ready for `training.train`. Images come from
+`Pixels`; targets are (n, k) float, one-hot or shares of belief, with several ones where a sample may have several
+labels. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.label.augment import VIEWS, WEAK, Policy, altered
+from engine.label.networks import Network, blank
+from engine.label.training import Deck, Training, generator_of
+
+#: Positions (m,) int64 -> images (m, 3, S, S) uint8, on the device of the network.
+Pixels: TypeAlias = Callable[[Tensor], Tensor]
+Loss: TypeAlias = Callable[[Training], Tensor]
+
+#: A target keeps this much of every class, so that no label is believed without end (Szegedy et al. 2016).
+SMOOTHING: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Samples and what is known of them. rows: (n,) int64, their positions. targets: (n, k) float."""
+
+    rows: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def supervised(pixels: Pixels, told: Told, policy: Policy, batch: int, *names: object, multi_label: bool) -> Loss:
+    """Cross-entropy on strongly altered labeled images. names: of the training, for its chance."""
+    deck = Deck(len(told), batch, *names, "deck")
+
+    def loss(training: Training) -> Tensor:
+        dealt = deck.deal(training.step)
+        images = altered(pixels(told.rows[dealt]), policy, generator_of(*names, training.step))
+        logits = training.net(images)
+        return cross_entropy(logits, smoothed(told.targets[dealt].to(logits.device), multi_label), multi_label).mean()
+
+    return loss
+
+
+def smoothed(targets: Tensor, multi_label: bool) -> Tensor:
+    """Targets (n, k) with SMOOTHING of their belief spread over all classes; half of that for yes-or-no targets."""
+    even = 0.5 if multi_label else 1.0 / targets.shape[1]
+    amount = SMOOTHING / 2 if multi_label else SMOOTHING
+    return targets * (1 - amount) + amount * even
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, multi_label: bool) -> Tensor:
+    """(n, k) and (n, k) shares -> (n,): of the softmax, or the sum of that of each sigmoid."""
+    logits = logits.float()
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
+    return -(targets * logits.log_softmax(dim=1)).sum(dim=1)
+
+
+# ---- Two views of an image lie near each other: no labels at all. ----
+
+#: Of the similarities of views (Chen et al. 2020 find 0.1..0.5 alike good).
+_TEMPERATURE: Final = 0.2
+_PROJECTED: Final = 128
+
+
+class Projected(nn.Module):
+    """A network under training by pairs of views: features (B, d) through two layers to (B, 128)."""
+
+    def __init__(self, net: Network, generator: torch.Generator) -> None:
+        super().__init__()
+        self.net = net
+        dim = net.spec.dim
+        self.projector = nn.Sequential(
+            blank(nn.Linear, dim, dim, bias=False),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(),
+            blank(nn.Linear, dim, _PROJECTED, bias=False),
+        )
+        with torch.no_grad():
+            for weight in (each for each in self.projector.parameters() if each.ndim > 1):
+                weight.normal_(0, dim**-0.5, generator=generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        projected: Tensor = self.projector(self.net.features(images))
+        return projected
+
+
+def contrastive(pixels: Pixels, rows: Tensor, flips: tuple[bool, bool], batch: int, *names: object) -> Loss:
+    """SimCLR (Chen et al. 2020): of all views in a batch, the other one of the same image shall be the nearest."""
+    deck = Deck(len(rows), batch, *names, "deck")
+    policy = VIEWS.flipped(flips)
+
+    def loss(training: Training) -> Tensor:
+        images = pixels(rows[deck.deal(training.step)])
+        views = altered(
+            torch.cat([images, images]), policy, generator_of(*names, training.step), side=view_side(images)
+        )
+        return nearest_pairs(training.net(views))
+
+    return loss
+
+
+def view_side(images: Tensor) -> int:
+    """Views are three quarters as wide as the images: half the work, and the features serve the whole ones as well."""
+    return max(8, images.shape[-1] * 3 // 4)
+
+
+def nearest_pairs(projected: Tensor) -> Tensor:
+    """(2 n, d), row i and n + i of the same image -> the mean cross-entropy of finding the other one (NT-Xent)."""
+    z = F.normalize(projected.float(), dim=1)
+    n = len(z) // 2
+    similar = z @ z.T / _TEMPERATURE
+    similar = similar.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), float("-inf"))
+    places = torch.arange(n, device=z.device)
+    return F.cross_entropy(similar, torch.cat([places + n, places]))
+
+
+# ---- A student agrees with its teacher on images that nobody labeled. ----
+
+#: Unlabeled images a step, for each labeled one.
+UNLABELED_RATIO: Final = 3
+#: The teacher's beliefs of a class are averaged over about 1 / (1 - _SLOW) steps.
+_SLOW: Final = 0.99
+#: Beliefs below the mean confidence weigh less, by a Gaussian of this many standard deviations (SoftMatch: 2).
+_SPREAD: Final = 2.0
+#: Over this share of the steps the beliefs that came from the graph give way to the teacher's.
+_HANDOVER: Final = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Believed:
+    """Unlabeled samples. rows: (m,) int64, positions. beliefs: (m, k) what is thought of them at the beginning.
+    shares: (k,) of the classes among them, sum 1 (unused in a multi-label set)."""
+
+    rows: Tensor
+    beliefs: Tensor
+    shares: Tensor
+
+
+def consistent(
+    pixels: Pixels,
+    told: Told,
+    believed: Believed,
+    policy: Policy,
+    batch: int,
+    *names: object,
+    multi_label: bool,
+    handover: float = _HANDOVER,
+) -> Loss:
+    """Labeled images as in `supervised`; and on unlabeled ones the student, who sees them strongly altered, shall say
+    what the teacher (the averaged network) says of the nearly plain image, weighted by how sure the teacher is.
+
+    Beliefs are aligned to the shares of the classes (Berthelot et al. 2020) and weighted by a Gaussian of their
+    confidence (SoftMatch: Chen et al. 2023). For the first steps they are mixed with those from the graph.
+    """
+    labeled, unlabeled = (
+        Deck(len(told), batch, *names, "labeled"),
+        Deck(len(believed.rows), batch * UNLABELED_RATIO, *names, "unlabeled"),
+    )
+    weak = WEAK.flipped((policy.flip_horizontal, policy.flip_vertical))
+
+    def loss(training: Training) -> Tensor:
+        chance = generator_of(*names, training.step)
+        dealt, drawn = labeled.deal(training.step), unlabeled.deal(training.step)
+        known, unknown = pixels(told.rows[dealt]), pixels(believed.rows[drawn])
+        with torch.no_grad():
+            said = training.average(altered(unknown, weak, chance)).float()
+            trust = min(1.0, training.step / (handover * training.steps)) if handover else 1.0
+            beliefs, weights = _beliefs(training, said, believed, drawn, trust, multi_label)
+        logits = training.net(altered(torch.cat([known, unknown]), policy, chance))
+        of_known, of_unknown = logits[: len(known)], logits[len(known) :]
+        targets = smoothed(told.targets[dealt].to(logits.device), multi_label)
+        agreement = (weights * cross_entropy(of_unknown, beliefs, multi_label)).mean()
+        return cross_entropy(of_known, targets, multi_label).mean() + agreement
+
+    return loss
+
+
+def _beliefs(
+    training: Training, said: Tensor, believed: Believed, drawn: Tensor, trust: float, multi_label: bool
+) -> tuple[Tensor, Tensor]:
+    """The teacher's logits (m, k) -> targets (m, k) and weights (m,). trust: in the teacher, against the graph."""
+    graph = believed.beliefs[drawn].to(said.device)
+    if multi_label:
+        p = trust * said.sigmoid() + (1 - trust) * graph
+        return p, (2 * p - 1).abs().mean(dim=1)
+    p = said.softmax(dim=1)
+    shares = believed.shares.to(said.device)
+    usual = _slowly(training, "usual", p.mean(dim=0), shares)
+    p = p * (shares / usual.clamp(min=1e-6))
+    p = p / p.sum(dim=1, keepdim=True)
+    p = trust * p + (1 - trust) * graph
+    sure = p.amax(dim=1)
+    mean = _slowly(training, "mean", sure.mean(), torch.full_like(sure.mean(), 1 / p.shape[1]))
+    variance = _slowly(training, "variance", sure.var(unbiased=False), torch.ones_like(mean))
+    below = (sure - mean).clamp(max=0)
+    return p, torch.exp(-below.square() / (2 * variance / _SPREAD**2).clamp(min=1e-8))
+
+
+def _slowly(training: Training, name: str, now: Tensor, first: Tensor) -> Tensor:
+    """The running mean of a number that a training keeps."""
+    before = training.memory.get(name, first)
+    training.memory[name] = after = _SLOW * before + (1 - _SLOW) * now
+    return after

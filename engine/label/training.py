@@ -1,0 +1,260 @@
+"""One network trained to its end: a number of steps, a schedule, an average of its weights, a checkpoint on the way.
+
+In: a network, and a function that gives the loss of a step. Out: the network with averaged weights. What is random
+about a step is drawn from generators made of the seed, the name of the training and the number of the step, so that a
+training that went on from a checkpoint gives the same bytes as one that was never stopped. Knows nothing of labels or
+images.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import InputError
+from engine.label.networks import Network
+
+#: Seconds between two checkpoints.
+_EVERY: Final = 20.0
+#: A training whose loss was infinite or no number goes on from its average, half as fast, so often.
+_RECOVERIES: Final = 4
+#: The average forgets over this share of the steps, and over 20 steps at least.
+_MEMORY: Final = 0.04
+
+State: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a network learns: stochastic gradient descent with Nesterov momentum, a warm-up and a cosine to nothing.
+
+    learning_rate: the peak. weight_decay: of matrices and filters only. warm_up: share of the steps.
+    """
+
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    warm_up: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who follows a training. progress: called with the number of steps done. stopped: whether to end now. folder:
+    where checkpoints are kept; None: nowhere."""
+
+    progress: Callable[[int], None] = lambda done: None
+    stopped: Callable[[], bool] = lambda: False
+    folder: Path | None = None
+
+
+@dataclass(slots=True)
+class Training:
+    """A training on its way. step: how many steps are done. average: the network with averaged weights, in evaluation
+    mode; a teacher, for those who need one. memory: tensors that a loss keeps from step to step."""
+
+    net: nn.Module
+    steps: int
+    recipe: Recipe
+    bfloat16: bool
+    average: nn.Module = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+    recoveries: int = 0
+
+    def __post_init__(self) -> None:
+        self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
+        trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [each for each in trained if each.ndim > 1], "weight_decay": self.recipe.weight_decay},
+            {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=self.recipe.momentum, nesterov=True)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.steps
+
+    def advance(self, loss: Tensor) -> None:
+        """One step down the gradient of the loss. Raises InputError when the loss is no number again and again."""
+        if not bool(loss.isfinite()):
+            self._recover(float(loss.detach()))
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate() * 0.5**self.recoveries
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.step += 1
+        self._follow()
+
+    def _rate(self) -> float:
+        """The learning rate of this step."""
+        at, warm_up = self.step / self.steps, self.recipe.warm_up
+        share = at / warm_up if at < warm_up else 0.5 * (1 + math.cos(math.pi * (at - warm_up) / (1 - warm_up)))
+        return self.recipe.learning_rate * max(share, 1e-3)
+
+    def _follow(self) -> None:
+        """Let the average follow the network; quickly at first, when there is little to average."""
+        memory = max(20.0, _MEMORY * self.steps)
+        keep = min(1 - 1 / memory, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mine, its in zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True):
+                mine.lerp_(its, 1 - keep) if mine.is_floating_point() else mine.copy_(its)
+
+    def _recover(self, loss: float) -> None:
+        self.recoveries += 1
+        self.step += 1
+        if self.recoveries > _RECOVERIES:
+            raise InputError(
+                f"training: the loss must be a number, got {loss} {self.recoveries} times; lower learning_rate"
+            )
+        self.net.load_state_dict(self.average.state_dict())
+        self.optimizer.state.clear()
+
+    def state(self) -> State:
+        """Everything that a checkpoint needs."""
+        return {
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "memory": self.memory,
+            "numbers": [self.step, self.recoveries],
+        }
+
+    def load(self, state: State) -> None:
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.memory = state["memory"]
+        self.step, self.recoveries = state["numbers"]
+
+
+def train(
+    name: str,
+    net: nn.Module,
+    steps: int,
+    recipe: Recipe,
+    loss: Callable[[Training], Tensor],
+    *,
+    bfloat16: bool,
+    watch: Watch,
+) -> Training:
+    """Train for so many steps; the training at its end, with its `average`.
+
+    name: of the training, and of its checkpoint. loss: of the step that comes, a number. Ends early, not `finished`,
+    once `watch.stopped()` says so. Raises InputError when the loss is no number again and again.
+    """
+    training = Training(net, max(1, steps), recipe, bfloat16)
+    path = watch.folder / f"{name}.checkpoint" if watch.folder else None
+    if path and path.is_file():
+        _resume(training, path)
+    saved = time.perf_counter()
+    while not training.finished and not watch.stopped():
+        net.train()
+        with torch.autocast(_device(net).type, torch.bfloat16, enabled=bfloat16):
+            now = loss(training)
+        training.advance(now)
+        watch.progress(training.step)
+        if time.perf_counter() - saved > _EVERY:
+            _save(training, path)
+            saved = time.perf_counter()
+    _save(training, path)
+    return training
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
+
+
+def _save(training: Training, path: Path | None) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save({**training.state(), "steps": training.steps}, part)
+    part.replace(path)
+
+
+def _resume(training: Training, path: Path) -> None:
+    """Go on from a checkpoint of the same training; one that does not fit is another's, and is passed over."""
+    try:
+        state = torch.load(path, map_location=_device(training.net), weights_only=True)
+        if state["steps"] == training.steps:
+            training.load(state)
+    except Exception:  # a damaged file makes the reader fail in any way it likes
+        return
+
+
+# ---- Chance, and the order of the samples. ----
+
+
+def generator_of(*names: object) -> torch.Generator:
+    """A generator of the CPU for what these names say, as (seed, "network", 3, step): the same names, the same
+    numbers."""
+    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class Deck:
+    """Samples 0..n-1 dealt in a new random order again and again, `batch` at a time; any step may be asked for."""
+
+    def __init__(self, n: int, batch: int, *names: object) -> None:
+        self._n, self._batch, self._names = n, batch, names
+        self._round, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def deal(self, step: int) -> Tensor:
+        """(batch,) int64, those of this step."""
+        places = torch.arange(step * self._batch, (step + 1) * self._batch)
+        rounds = places // self._n
+        dealt = [self._orders(number)[places[rounds == number] % self._n] for number in sorted(set(rounds.tolist()))]
+        return torch.cat(dealt)
+
+    def _orders(self, number: int) -> Tensor:
+        if number != self._round:
+            self._round, self._order = number, torch.randperm(self._n, generator=generator_of(*self._names, number))
+        return self._order
+
+
+# ---- What the machine can do. ----
+
+
+def faster_in_bfloat16(net: Network, batch: int, *, device: torch.device) -> bool:
+    """Whether a training step takes less time in bfloat16 than in float32 here: timed on a copy, in half a second."""
+
+    def seconds(bfloat16: bool) -> float:
+        return step_seconds(copy.deepcopy(net), lambda twin: twin(images).float().square().mean(), bfloat16=bfloat16)
+
+    images = torch.zeros(batch, 3, net.spec.image_size, net.spec.image_size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    return seconds(True) < seconds(False)
+
+
+def step_seconds(net: nn.Module, loss: Callable[[nn.Module], Tensor], *, bfloat16: bool, times: int = 3) -> float:
+    """The shortest time of a forward and backward pass, of `times` after one to warm up. net: is not used again."""
+    device = _device(net)
+    net.train()
+    taken = []
+    for _ in range(times + 1):
+        _wait(device)
+        began = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            value = loss(net)
+        value.backward()  # type: ignore[no-untyped-call]
+        _wait(device)
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

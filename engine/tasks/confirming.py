@@ -1,0 +1,227 @@
+"""Automatic labels become a person's: confirmed as they are, corrected, or taken away.
+
+In: OUT of auto labeling or pre-labeling (or any manifest), which of its labels somebody confirms, and the decisions
+that say otherwise. Changed: result.manifest, in one write, whole or not at all, so that it may be interrupted and
+given again; and labels.csv beside it, if there is one. Probabilities, model and page stay as they were made. (Task API:
+results are "to be confirmed" and become labels only when a person confirms them.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from engine.dataset import RESULT_NAME
+from engine.decisions import Decisions, Names, image_labels, read_decisions, read_sources, write_labels
+from engine.errors import InputError, UsageError
+from engine.manifest import read_manifest, write_manifest
+from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, STATE_KEY, Label, Sample
+from engine.sources import Sources, parse_prefixes
+from engine.tasks.runner import TASK_NAME, Status, read_answer
+from engine.tasks.schema import AUTO_LABEL, PRE_LABEL
+
+LABELS_NAME: Final = "labels.csv"
+
+#: Marks of a hard example, among the attributes of a sample or label (tables 13 to 15).
+_HARD_KEYS: Final = frozenset({HARD_REASONS_KEY, "@modelarts:hard", "@modelarts:hard_coefficient"})
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """What became of the samples. path: the manifest. confirmed: samples whose automatic labels are a person's now.
+    corrected: samples that got other labels. rejected: samples that lost theirs and are unlabeled again. kept: samples
+    that a person had labeled otherwise, and that stay so. waiting: samples with automatic labels that are left.
+    """
+
+    path: Path
+    confirmed: int
+    corrected: int
+    rejected: int
+    kept: int
+    waiting: int
+
+
+def confirm(
+    out: Path,
+    *,
+    all: bool = False,
+    below: float | None = None,
+    samples: Path | None = None,
+    labels: Path | Mapping[str, Sequence[str]] | None = None,
+    by: str | None = None,
+    replace_human: bool = False,
+    map: Sequence[str] = (),
+) -> Confirmed:
+    """Make automatic labels a person's, and correct those that decisions speak of.
+
+    out: the folder of an auto-label or pre-label task, or a manifest. Confirmed are the samples that any of these
+    chooses: `all`; `below`: those that are less difficult (see `difficulty`) than this, in [0, 1]; `samples`: a file
+    that names them (.csv with a column `source`, .jsonl, .manifest, or text, one a line). labels: decisions, as a file
+    (see `decisions`) or as source -> labels: they replace the automatic labels, no label takes them away; they go
+    before the other choices. A sample that a person has labeled keeps its labels; with replace_human decisions change
+    them too. by: who says so, in `annotated-by` as human/NAME. map: as for `read_samples`.
+
+    A source is one of the manifest, a path to the same image, or a file name alone that is unique there. Raises
+    UsageError when nothing is chosen, InputError (a line for each) for an unknown source and for decisions that
+    contradict each other; nothing is written then.
+    """
+    if not (all or below is not None or samples is not None or labels is not None):
+        raise UsageError("confirm: must say which: --all, --below, --samples or --labels, got none of them")
+    if below is not None and not 0 <= below <= 1:
+        raise UsageError(f"below: must be in [0, 1], got {below}")
+    if by is not None and not by.strip():
+        raise UsageError(f"by: must not be blank, got {by!r}")
+    path = labeled_manifest(out)
+    before = list(read_manifest(path))
+    names = Names([sample.source for sample in before], Sources(path.parent, parse_prefixes(map)))
+    decided = _decided(labels, names, path)
+    chosen = _named(samples, names, path)
+
+    counts = dict.fromkeys(("confirmed", "corrected", "rejected", "kept"), 0)
+    pen = _Pen(f"human/{by.strip()}" if by else "human", datetime.now().strftime("%Y-%m-%d %H:%M:%S"))
+    after = []
+    for position, sample in enumerate(before):
+        what = ""
+        if position in decided:
+            sample, what = pen.decide(sample, decided[position], replace_human)
+        elif is_automatic(sample) and (all or position in chosen or (below is not None and difficulty(sample) < below)):
+            sample, what = pen.confirm(sample), "confirmed"
+        if what:
+            counts[what] += 1
+        after.append(sample)
+    if any(new is not old for new, old in zip(after, before, strict=True)):
+        write_manifest(path, after)
+    sheet = path.parent / LABELS_NAME
+    if path.name == RESULT_NAME and sheet.is_file():  # also where a run was killed between the two
+        write_labels(sheet, after)
+    return Confirmed(path, **counts, waiting=sum(is_automatic(sample) for sample in after))
+
+
+def is_automatic(sample: Sample) -> bool:
+    """Whether the image labels of a sample are a machine's alone, to be confirmed."""
+    mine = image_labels(sample)
+    return bool(mine) and not any(label.by_human for label in mine)
+
+
+def difficulty(sample: Sample) -> float:
+    """How doubtful the automatic labels of a sample are, in [0, 1], 1 = hardest: its hard coefficient, else 1 less the
+    lowest confidence; a label without a confidence is as hard as can be."""
+    if sample.hard_coefficient is not None:
+        return sample.hard_coefficient
+    return 1.0 - min(label.confidence or 0.0 for label in image_labels(sample))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pen:
+    """Who writes labels, and when."""
+
+    author: str
+    time: str
+
+    def confirm(self, sample: Sample) -> Sample:
+        """The sample, its automatic labels a person's."""
+        labels = tuple(self._signed(each) if each.type == IMAGE_CLASSIFICATION else each for each in sample.labels)
+        return _settled(sample, labels)
+
+    def decide(self, sample: Sample, names: Sequence[str], replace_human: bool) -> tuple[Sample, str]:
+        """The sample with these image labels, and in a word what that means; "" when it has them already."""
+        mine = image_labels(sample)
+        human = any(label.by_human for label in mine)
+        same = {label.name for label in mine if label.by_human or not human} == set(names)
+        if same and (human or not mine):
+            return sample, ""
+        if same:
+            return self.confirm(sample), "confirmed"
+        if human and not replace_human:
+            return sample, "kept"
+        others = tuple(label for label in sample.labels if label.type != IMAGE_CLASSIFICATION)
+        there = {label.name: label for label in reversed(mine)}
+        made = tuple(self._signed(there.get(name) or Label(type=IMAGE_CLASSIFICATION, name=name)) for name in names)
+        return _settled(sample, (*others, *made)), "corrected" if made else "rejected"
+
+    def _signed(self, label: Label) -> Label:
+        """The label as this person's: without what only a machine says."""
+        return replace(
+            label,
+            annotated_by=self.author,
+            creation_time=self.time,
+            confidence=None,
+            hard=None,
+            hard_coefficient=None,
+            property=_without(label.property, _HARD_KEYS),
+        )
+
+
+def _settled(sample: Sample, labels: tuple[Label, ...]) -> Sample:
+    """The sample with these labels, about which nothing is doubtful any more."""
+    state = {STATE_KEY} if sample.property.get(STATE_KEY) and sample.state == "AUTO_ANNOTATION" else set()
+    properties = _without(sample.property, _HARD_KEYS | state)
+    return replace(sample, labels=labels, hard=None, hard_coefficient=None, property=properties)
+
+
+def _without(properties: Mapping[str, Any], keys: frozenset[str]) -> Mapping[str, Any]:
+    if keys.isdisjoint(properties):
+        return properties
+    return {key: value for key, value in properties.items() if key not in keys}
+
+
+def labeled_manifest(out: Path) -> Path:
+    """The manifest with automatic labels that is meant by a folder, or by its path.
+
+    Raises InputError when there is none in the folder, or its task is another or did not end."""
+    if not out.is_dir():
+        return out
+    path = out / RESULT_NAME
+    if (out / TASK_NAME).is_file():
+        answer = read_answer(out)
+        kind, status = answer.get("task_type"), answer.get("status")
+        if kind not in (AUTO_LABEL, PRE_LABEL):
+            raise InputError(f"{out}: must be the folder of an {AUTO_LABEL} or {PRE_LABEL} task, got {kind!r}")
+        if status not in (Status.SUCCEEDED, Status.STOPPED):  # a stopped one may have left its best so far
+            raise InputError(f"{out}: must be the folder of a finished task, got {answer.get('message')!r}")
+    if not path.is_file():
+        raise InputError(f"{out}: must hold {RESULT_NAME} with automatic labels, got none; give a manifest or its task")
+    return path
+
+
+def _decided(labels: Path | Mapping[str, Sequence[str]] | None, names: Names, what: Path) -> dict[int, tuple[str, ...]]:
+    """The labels that decisions give, by position of the sample."""
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping):
+        labels = read_decisions(labels)
+    given = labels if isinstance(labels, Decisions) else _as_decisions(labels)
+    decided: dict[int, tuple[str, ...]] = {}
+    first: dict[int, str] = {}
+    for source, positions in names.find({source: given.place(source) for source in given}, what).items():
+        for position in positions:
+            if position in decided and set(decided[position]) != set(given[source]):
+                raise InputError(
+                    f"{given.place(source)}: must say the same of {source!r} as {given.place(first[position])}, "
+                    f"got {list(given[source])} and {list(decided[position])}"
+                )
+            decided[position], first[position] = given[source], source
+    return decided
+
+
+def _as_decisions(labels: Mapping[str, Sequence[str]]) -> Decisions:
+    for source, names in labels.items():
+        if isinstance(names, str) or not all(name.strip() for name in names):
+            raise UsageError(f"labels: must be a sequence of labels that are not blank, got {names!r} for {source!r}")
+    return Decisions({source: tuple(dict.fromkeys(names)) for source, names in labels.items()})
+
+
+def _named(file: Path | None, names: Names, what: Path) -> set[int]:
+    """The positions of the samples that a file names."""
+    if file is None:
+        return set()
+    places: dict[str, str] = {}
+    beside = Sources(file.parent.resolve())
+    for source, line in read_sources(file).items():
+        # A manifest that lies elsewhere names the same image by another relative path.
+        here = beside.rebased(source, what.parent.resolve()) if file.suffix.lower() == ".manifest" else source
+        places[here if names.by_source(here) else source] = f"{file}:{line}"
+    return {position for positions in names.find(places, what).values() for position in positions}

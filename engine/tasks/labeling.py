@@ -1,0 +1,241 @@
+"""Auto labeling by active learning as a task: a request and a data set in, OUT full of labels to be confirmed.
+
+    result.manifest     every sample; automatic labels, with confidences, where people gave none
+    labels.csv          the same labels as a table
+    probabilities.npz   what the model says of every sample, and out of fold of those that people labeled
+    model/              the model, see `models.py`
+    report.html         the labels to look at, the least certain first
+    key_samples/        with collect_key_sample: the images within confidence_scope, and key_samples.manifest
+
+`task.json` around it is the runner's. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.dataset import RESULT_NAME, Dataset, settled
+from engine.decisions import write_labels
+from engine.errors import Failure, ImageError, OutputError, Stopped
+from engine.exports import Tally
+from engine.files import write_bytes, write_text
+from engine.label.classifier import Classifier
+from engine.label.labeling import auto_label
+from engine.label.opinions import Unfinished
+from engine.label.results import Labeling, annotated
+from engine.manifest import write_manifest
+from engine.models import save_model
+from engine.outfolder import OutFolder
+from engine.report import render
+from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES
+from engine.tasks.grouping import device_of, encoder_of, placed
+from engine.tasks.labeling_page import labeling_page
+from engine.tasks.parameters import Parameters, read_parameters
+from engine.tasks.request import notices
+from engine.tasks.runner import Outcome, Run, Task
+from engine.tasks.schema import SmartTaskConfig, TaskRequest
+
+REPORT_NAME: Final = "report.html"
+LABELS_NAME: Final = "labels.csv"
+PROBABILITIES_NAME: Final = "probabilities.npz"
+MODEL_FOLDER: Final = "model"
+KEY_SAMPLES: Final = "key_samples"
+KEY_MANIFEST: Final = "key_samples.manifest"
+
+DEFAULT_ALGORITHM: Final = "accurate"
+#: Key samples without confidence_scope: all automatic labels but those that are as good as certain.
+DEFAULT_SCOPE: Final = (0.0, 0.9)
+
+#: Seconds that writing takes: at least, and an image.
+_WRITING: Final = 2.0
+_WRITING_EACH: Final = 3e-4
+
+#: Where the time goes, in percent; stages of training are shared out by what they are told to count.
+_STAGES: Final = {
+    "reading images": 3.0,
+    "looking at labeled images": 1.0,
+    "learning to tell images apart": 35.0,
+    "spreading labels": 4.0,
+    "training a control on labels only": 5.0,
+    **{f"training network {at} of {of}": 45.0 / of for of in range(1, 9) for at in range(1, of + 1)},
+    "labeling": 4.0,
+    "writing the result": 1.0,
+    "copying key samples": 1.0,
+    "drawing the page": 1.0,
+}
+
+
+def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
+    """The task that a request for auto-label asks for. Raises UsageError or InputError for options that fail."""
+    config = request.config
+    options = read_parameters(config.parameters, request.task_type)
+    lines = [*dataset.notes, *notices(request)]
+    if config.algorithm_type is None:
+        lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
+    encoder_of(options)  # so that wrong weights are said before anything is read
+    return Task(
+        job=lambda this: _label(this, dataset, config, options, collect=request.collect_key_sample),
+        kind=request.task_type,
+        config=request.body()["config"],
+        dataset=dataset.name,
+        stages=_STAGES,
+        files=dataset.files,
+        notices=tuple(lines),
+    )
+
+
+def _label(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parameters, *, collect: bool) -> Outcome:
+    algorithm_type = config.algorithm_type or DEFAULT_ALGORITHM
+    try:
+        labeling = auto_label(
+            dataset,
+            algorithm_type,
+            minutes=options.minutes,
+            steps=options.steps or (),
+            min_per_class=options.min_per_class,
+            encoder=encoder_of(options),
+            image_size=options.image_size,
+            batch_size=options.batch_size,
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            networks=options.networks,
+            precision=options.precision,
+            seed=options.seed,
+            threads=options.threads,
+            device=device_of(options.device),
+            max_pixels=options.max_pixels,
+            folder=this.cache,
+            reserve=_WRITING + _WRITING_EACH * len(dataset),
+            stage=this.stage,
+            note=this.note,
+            stopped=this.stopped,
+        )
+    except Unfinished as stopped:
+        _save(this.out, stopped.verdict.classifier, stopped.verdict.found)
+        raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
+    for line in (*labeling.notes, *(f"{count:,} images: {what}" for what, count in labeling.survey.notes.items())):
+        this.note(line)
+    failures = [*dataset.failures, *labeling.survey.failures]
+    sources = _write_result(this, dataset, labeling, failures)
+    scope = config.confidence_scope or DEFAULT_SCOPE
+    key = np.flatnonzero(_within(labeling, scope)) if collect else np.zeros(0, np.int64)
+    if collect:
+        failures += _copy_key_samples(this, dataset, labeling, key, config.key_sample_output)
+    begin = partial(this.stage, "drawing the page")
+    threads = options.threads or os.cpu_count() or 1
+    page = labeling_page(dataset, labeling, notes=this.notices, threads=threads, begin=begin, sources=sources)
+    write_text(this.out.target(REPORT_NAME), render(page))
+    return Outcome(_result(dataset, labeling, scope, len(key) if collect else None), tuple(failures))
+
+
+def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure]) -> list[str]:
+    """The manifest, the table, the probabilities and the model; gives the sources as the manifest names them."""
+    advance = this.stage("writing the result", len(dataset))
+    tally = Tally()
+    samples = annotated(dataset.samples, labeling, time=datetime.now())
+    written = list(settled(dataset.with_samples(samples), this.out, tally))
+    write_manifest(this.out.target(RESULT_NAME), written)
+    write_labels(this.out.target(LABELS_NAME), written)
+    sources = [sample.source for sample in written]
+    write_bytes(this.out.target(PROBABILITIES_NAME), _probabilities(labeling, sources))
+    _save(this.out, labeling.classifier, labeling.choices)
+    advance(len(dataset))
+    for line in tally.notes:
+        this.note(line)
+    failures += tally.failures
+    return sources
+
+
+def _probabilities(labeling: Labeling, sources: Sequence[str]) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        probabilities=labeling.probabilities,
+        labels=np.array(labeling.labels, dtype=np.str_),
+        sources=np.array(sources, dtype=np.str_),
+        labeled=labeling.targets.labeled,
+    )
+    return content.getvalue()
+
+
+def _save(out: OutFolder, classifier: Classifier, choices: Mapping[str, Any]) -> None:
+    metrics = {name: value for name, value in choices.items() if name != "training_digest"}
+    digest = str(choices.get("training_digest", ""))
+    save_model(out, classifier, folder=MODEL_FOLDER, metrics=metrics, training_digest=digest, created=datetime.now())
+
+
+# ---- Key samples. ----
+
+
+def _within(labeling: Labeling, scope: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """(n,) automatic labels whose confidence lies in scope, ends included."""
+    low, high = scope
+    with np.errstate(invalid="ignore"):
+        inside = (labeling.confidences >= low) & (labeling.confidences <= high)
+    return np.logical_and(labeling.automatic, inside)
+
+
+def _copy_key_samples(
+    this: Run, dataset: Dataset, labeling: Labeling, rows: npt.NDArray[np.int64], output: str | None
+) -> list[Failure]:
+    """Copies of the images, and a manifest of them with their automatic labels, the least certain first."""
+    advance = this.stage("copying key samples", len(rows))
+    folder = _key_folder(output)
+    samples = annotated(dataset.samples, labeling, time=datetime.now())
+    order = rows[np.argsort(labeling.confidences[rows], kind="stable")]
+    failures: list[Failure] = []
+    copies = []
+    this.out.claim(f"{folder}/{KEY_MANIFEST}")
+    for done, row in enumerate(order.tolist(), start=1):
+        try:
+            copies.append(placed(samples[row], dataset.sources, this.out, folder, copy=True))
+        except ImageError as error:  # it was there a minute ago
+            failures.append(Failure(samples[row].source, error.kind, str(error)))
+        if done % 1000 == 0:
+            advance(done)
+    write_manifest(this.out.target(f"{folder}/{KEY_MANIFEST}"), copies)
+    advance(len(rows))
+    return failures
+
+
+def _key_folder(output: str | None) -> str:
+    """The folder below OUT. Raises OutputError for a place that is not below OUT: nothing is written elsewhere."""
+    folder = (output or KEY_SAMPLES).strip("/") if not (output or "").startswith("/") else str(output)
+    parts = Path(folder).parts
+    if "://" in folder or Path(folder).is_absolute() or ".." in parts or not parts:
+        raise OutputError(f"key_sample_output: must be a folder below OUT, as {KEY_SAMPLES}, got {output!r}")
+    return Path(folder).as_posix()
+
+
+def _result(dataset: Dataset, labeling: Labeling, scope: tuple[float, float], key: int | None) -> dict[str, Any]:
+    """The `result` of the task answer; from `labels` on, ours."""
+    automatic = labeling.automatic
+    counts = labeling.predicted[automatic].sum(axis=0).tolist()
+    return {
+        "annotated_sample_count": int(automatic.sum()),
+        "total_sample_count": len(dataset),
+        "confidence_scope": f"{scope[0]:.2f}-{scope[1]:.2f}",
+        "dataset_name": dataset.name,
+        "dataset_type": LABEL_TYPES[IMAGE_CLASSIFICATION],
+        "manifest_path": RESULT_NAME,
+        "model_path": MODEL_FOLDER,
+        "key_sample_count": key,
+        "labels": [
+            {"label": name, "human": human, "automatic": count}
+            for name, human, count in zip(
+                labeling.labels, labeling.targets.matrix.sum(axis=0).tolist(), counts, strict=True
+            )
+        ],
+        "multi_label": labeling.targets.multi_label,
+        "algorithm_type": labeling.algorithm_type,
+        "choices": dict(labeling.choices),
+    }

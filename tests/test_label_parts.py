@@ -1,0 +1,406 @@
+"""Auto labeling, part by part: networks, augmentation, training, losses, graph, calibration, clock; by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.errors import InputError, UsageError
+from engine.label.augment import STRONG, VIEWS, WEAK, Policy, altered, plain
+from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
+from engine.label.classifier import probabilities_of, resized
+from engine.label.clock import LEAST_STEPS, Clock
+from engine.label.losses import Told, cross_entropy, nearest_pairs, smoothed, supervised
+from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
+from engine.label.propagation import balanced, graph_of, propagated
+from engine.label.targets import check_rules, targets_of
+from engine.label.training import Deck, Recipe, Training, Watch, generator_of, train
+from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+
+
+def images(n: int, side: int = 16, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def network(side: int = 16, outputs: int = 3, seed: int = 0) -> Network:
+    spec = NetworkSpec(side, (8, 16), outputs)
+    return initialised(spec, fit_stem(images(20, side), spec), torch.Generator().manual_seed(seed))
+
+
+# ---- What people said. ----
+
+
+def sample(name: str, *labels: str, by: str | None = None) -> Sample:
+    made = tuple(Label(type=IMAGE_CLASSIFICATION, name=label, annotated_by=by) for label in labels)
+    return Sample(source=name, labels=made)
+
+
+def test_targets_are_what_people_said() -> None:
+    targets = targets_of(
+        [sample("1", "cat"), sample("2", "dog", by="modelarts/active-learning"), sample("3"), sample("4", "ant")]
+    )
+    assert targets.labels == ("ant", "cat")
+    assert targets.matrix.tolist() == [[False, True], [False, False], [False, False], [True, False]]
+    assert targets.classes.tolist() == [1, -1, -1, 0]
+    assert not targets.multi_label
+    assert targets_of([sample("1", "cat", "ant")]).multi_label
+    assert targets.only(np.array([False, True, True, True])).labeled.tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("names", "unlabeled", "said"),
+    [
+        ([], 3, "at least 2 labels that people gave, got no labeled image"),
+        (["cat"] * 9, 3, "at least 2 labels that people gave, got only 'cat'"),
+        (["cat"] * 5 + ["dog"] * 4, 3, "every label on at least 5 readable images .*, got 'dog' on 4$"),
+        (["cat"] * 5 + ["dog"] * 5, 0, "at least 1 unlabeled image that can be read, got none"),
+    ],
+)
+def test_rules_of_the_specification(names: list[str], unlabeled: int, said: str) -> None:
+    targets = targets_of([sample(str(at), name) for at, name in enumerate(names)])
+    with pytest.raises(InputError, match=said) as error:
+        check_rules(targets, unlabeled)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_rules_hold_with_five_of_each_and_can_be_lowered() -> None:
+    check_rules(targets_of([sample(str(at), "ab"[at % 2]) for at in range(10)]), 1)
+    check_rules(targets_of([sample(str(at), "ab"[at % 2]) for at in range(4)]), 1, min_per_class=2)
+    with pytest.raises(UsageError, match="min_per_class: must be at least 2, got 1"):
+        check_rules(targets_of([]), 1, min_per_class=1)
+
+
+# ---- Networks. ----
+
+
+@pytest.mark.parametrize("side", [8, 16, 32, 33, 64, 100])
+def test_a_network_takes_its_side_and_gives_finite_logits(side: int) -> None:
+    spec = NetworkSpec(side, (8, 16, 32), 5)
+    net = initialised(spec, fit_stem(images(6, side), spec), torch.Generator().manual_seed(0))
+    x = plain(images(4, side))
+    assert net.features(x).shape == (4, 32)
+    assert net(x).shape == (4, 5)
+    assert bool(net(x).isfinite().all())
+
+
+def test_the_stem_whitens_patches() -> None:
+    pixels = images(200)
+    spec = NetworkSpec(16, (8,), 2)
+    filters, biases = fit_stem(pixels, spec)
+    assert filters.shape == (32, 3, 3, 3)
+    torch.testing.assert_close(filters[:16], -filters[16:])
+    seen = F.conv2d(pixels.float() / 255, filters[:16], biases[:16])
+    rows = seen.permute(1, 0, 2, 3).flatten(1).double()
+    covariance = rows @ rows.T / rows.shape[1]
+    assert float(rows.mean(dim=1).abs().max()) < 0.05
+    torch.testing.assert_close(covariance, torch.eye(16, dtype=torch.float64), atol=0.1, rtol=0)
+
+
+def test_the_stem_of_images_that_are_all_alike_is_finite() -> None:
+    spec = NetworkSpec(16, (8,), 2)
+    filters, biases = fit_stem(torch.full((5, 3, 16, 16), 7, dtype=torch.uint8), spec)
+    assert bool(filters.isfinite().all() and biases.isfinite().all())
+
+
+def test_initial_weights_come_from_the_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    first, second, other = network(seed=1), network(seed=1), network(seed=2)
+    assert torch.equal(before, torch.random.get_rng_state())
+    for mine, same, differs in zip(first.parameters(), second.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, same)
+        assert mine.ndim < 4 or mine.shape[1] == 3 or not torch.equal(mine, differs)
+
+
+# ---- Augmentation. ----
+
+
+@pytest.mark.parametrize("policy", [STRONG, VIEWS, WEAK, STRONG.flipped((True, True))])
+def test_altered_images_stay_images(policy: Policy) -> None:
+    result = altered(images(32), policy, torch.Generator().manual_seed(0))
+    assert result.shape == (32, 3, 16, 16) and result.dtype == torch.float32
+    assert float(result.min()) >= 0 and float(result.max()) <= 1
+    assert torch.equal(result, altered(images(32), policy, torch.Generator().manual_seed(0)))
+    assert not torch.equal(result, altered(images(32), policy, torch.Generator().manual_seed(1)))
+
+
+def test_no_policy_alters_nothing() -> None:
+    torch.testing.assert_close(altered(images(4), Policy(), torch.Generator()), plain(images(4)), atol=1e-5, rtol=0)
+
+
+def test_flips_mirror_half_of_the_images_and_nothing_else() -> None:
+    x = images(200)
+    result = altered(x, Policy(flip_horizontal=True), torch.Generator().manual_seed(0))
+    mirrored = [(result[at] - plain(x.flip(3))[at]).abs().max() < 1e-4 for at in range(200)]
+    kept = [(result[at] - plain(x)[at]).abs().max() < 1e-4 for at in range(200)]
+    assert all(a != b for a, b in zip(mirrored, kept, strict=True))
+    assert 70 < sum(mirrored) < 130
+
+
+def test_grey_takes_the_color_and_keeps_the_light() -> None:
+    x = images(8)
+    result = altered(x, Policy(grey=1.0), torch.Generator().manual_seed(0))
+    luma = (plain(x) * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1)
+    torch.testing.assert_close(result, luma[:, None].expand(-1, 3, -1, -1), atol=1e-5, rtol=0)
+
+
+def test_a_cut_leaves_the_rest_alone() -> None:
+    x = images(16)
+    result = altered(x, Policy(cut=0.5), torch.Generator().manual_seed(0))
+    same = (result - plain(x)).abs().amax(dim=1) < 1e-6
+    assert 0.6 < float(same.float().mean()) < 1.0
+    assert bool((same.float().mean(dim=(1, 2)) >= 1 - 0.5**2 - 0.15).all())
+
+
+def test_views_may_be_smaller() -> None:
+    assert altered(images(3), VIEWS, torch.Generator(), side=12).shape == (3, 3, 12, 12)
+
+
+# ---- Losses. ----
+
+
+def test_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
+    targets = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    expected = torch.tensor([math.log(2), math.log(4 / 3)])
+    torch.testing.assert_close(cross_entropy(logits, targets, False), expected)
+    of_sigmoids = torch.tensor([2 * math.log(2), math.log(4 / 3) + math.log(2)])
+    torch.testing.assert_close(cross_entropy(logits, targets, True), of_sigmoids)
+
+
+def test_smoothed_targets_keep_their_sum() -> None:
+    targets = torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    torch.testing.assert_close(smoothed(targets, False), torch.tensor([[0.925, 0.025, 0.025, 0.025]]))
+    torch.testing.assert_close(smoothed(targets, True), torch.tensor([[0.975, 0.025, 0.025, 0.025]]))
+
+
+def test_pairs_that_lie_together_cost_less() -> None:
+    z = torch.eye(8)[:4]
+    together, apart = nearest_pairs(torch.cat([z, z])), nearest_pairs(torch.cat([z, z.roll(1, 0)]))
+    # Of 7 others one is the partner at cosine 1, six are at 0, over a temperature of 0.2.
+    assert float(together) == pytest.approx(math.log(math.exp(5) + 6) - 5, abs=1e-5)
+    assert float(apart) == pytest.approx(math.log(math.exp(5) + 6), abs=1e-5)
+
+
+# ---- Training. ----
+
+
+def learnable() -> tuple[Tensor, Told]:
+    """Dark and bright images, labeled so."""
+    pixels = torch.cat([images(12) // 3, 170 + images(12, seed=1) // 3])
+    return pixels, Told(torch.arange(24), F.one_hot(torch.arange(24) // 12, 2).float())
+
+
+def run(steps: int, watch: Watch | None = None) -> Training:
+    pixels, told = learnable()
+    loss = supervised(lambda rows: pixels[rows], told, WEAK, 8, 0, multi_label=False)
+    return train("t", network(outputs=2), steps, Recipe(), loss, bfloat16=False, watch=watch or Watch())
+
+
+def weights(training: Training) -> bytes:
+    return b"".join(value.numpy().tobytes() for value in training.average.state_dict().values())
+
+
+def test_training_learns_and_repeats_itself_to_the_byte() -> None:
+    pixels, told = learnable()
+    first = run(40)
+    assert torch.equal(first.average(plain(pixels)).argmax(dim=1), told.targets.argmax(dim=1))
+    assert weights(first) == weights(run(40))
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    asked = 0
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 7
+
+    half = run(15, Watch(stopped=stopped, folder=tmp_path))
+    assert half.step == 7 and not half.finished
+    assert weights(run(15, Watch(folder=tmp_path))) == weights(run(15))
+
+
+def test_a_checkpoint_of_another_training_is_passed_over(tmp_path: Path) -> None:
+    run(5, Watch(folder=tmp_path))
+    assert weights(run(6, Watch(folder=tmp_path))) == weights(run(6))
+    (tmp_path / "t.checkpoint").write_bytes(b"broken")
+    assert weights(run(5, Watch(folder=tmp_path))) == weights(run(5))
+
+
+def test_a_loss_that_is_no_number_is_recovered_from_and_in_the_end_said() -> None:
+    def loss(training: Training) -> Tensor:
+        value = training.net(plain(images(4))).square().mean()
+        return value * math.nan if training.step in (3, 9) else value
+
+    training = train("t", network(), 12, Recipe(), loss, bfloat16=False, watch=Watch())
+    assert training.recoveries == 2
+    assert all(bool(value.isfinite().all()) for value in training.average.state_dict().values())
+    with pytest.raises(InputError, match="the loss must be a number, got nan 5 times; lower learning_rate"):
+        train(
+            "t",
+            network(),
+            12,
+            Recipe(),
+            lambda t: t.net(plain(images(4))).mean() * math.nan,
+            bfloat16=False,
+            watch=Watch(),
+        )
+
+
+def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
+    training = Training(network(), 100, Recipe(learning_rate=0.5), False)
+    rates = []
+    for training.step in range(100):
+        rates.append(training._rate())
+    assert rates[5] == pytest.approx(0.25) and rates[10] == pytest.approx(0.5) and max(rates) == rates[10]
+    assert rates[55] == pytest.approx(0.25) and rates[99] < 0.001
+
+
+def test_a_deck_deals_every_sample_once_a_round_and_any_step_alike() -> None:
+    deck = Deck(10, 4, "deck", 1)
+    dealt = torch.cat([deck.deal(step) for step in range(5)])
+    assert sorted(dealt[:10].tolist()) == sorted(dealt[10:].tolist()) == list(range(10))
+    assert torch.equal(Deck(10, 4, "deck", 1).deal(3), dealt[12:16])
+    assert not torch.equal(Deck(10, 4, "deck", 2).deal(3), dealt[12:16])
+    assert len(Deck(3, 8, "few").deal(2)) == 8
+
+
+def test_generators_are_made_of_names() -> None:
+    assert torch.rand(1, generator=generator_of(1, "a")) == torch.rand(1, generator=generator_of(1, "a"))
+    assert torch.rand(1, generator=generator_of(1, "a")) != torch.rand(1, generator=generator_of(1, "b"))
+
+
+# ---- Clock. ----
+
+
+def test_a_clock_turns_time_into_steps(tmp_path: Path) -> None:
+    now = 0.0
+    file = tmp_path / "steps.json"
+    clock = Clock(110.0, 0.0, reserve=10.0, file=file, now=lambda: now)
+    assert clock.steps(0.5, 0.1) == 500
+    now = 60.0
+    assert clock.steps(1.0, 0.1) == 400
+    now = 200.0
+    assert clock.steps(1.0, 0.1) == LEAST_STEPS
+    later = Clock(110.0, 0.0, reserve=10.0, file=file, now=lambda: 0.0)
+    assert [later.steps(0.5, 9.0), later.steps(1.0, 9.0)] == [500, 400]  # as decided before
+    assert Clock(1.0, 0.0, given=(7, 9), now=lambda: 5.0).steps(1.0, 1.0) == 7
+
+
+def test_given_steps_are_taken_in_order_and_the_last_again() -> None:
+    clock = Clock(1.0, 0.0, given=(7, 9))
+    assert [clock.steps(1.0, 1.0) for _ in range(4)] == [7, 9, 9, 9]
+
+
+# ---- Calibration. ----
+
+
+def test_temperature_of_logits_that_are_twice_too_sure() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 3, generator=generator) * 2
+    drawn = torch.multinomial(logits.softmax(dim=1), 1, generator=generator)[:, 0]
+    truth = F.one_hot(drawn, 3) > 0
+    assert temperature_of(2 * logits, truth, multi_label=False) == pytest.approx(2.0, rel=0.1)
+    yes = torch.rand(4000, 3, generator=generator) < logits.sigmoid()
+    assert temperature_of(2 * logits, yes, multi_label=True) == pytest.approx(2.0, rel=0.1)
+
+
+def test_log_loss_by_hand() -> None:
+    p, truth = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([[True, False], [False, True]])
+    expected = -(math.log(0.5) + math.log(0.75)) / 2
+    assert mean_log_loss(p, truth, multi_label=False) == pytest.approx(expected)
+    assert mean_log_loss(p, truth, multi_label=True) == pytest.approx(2 * expected)
+    assert math.isfinite(mean_log_loss(torch.tensor([[0.0, 1.0]]), truth[:1], multi_label=False))
+
+
+def test_the_better_opinion_counts_for_all() -> None:
+    truth = F.one_hot(torch.arange(30) % 3, 3) > 0
+    right, even = truth * 0.94 + 0.02, torch.full((30, 3), 1 / 3)
+    assert mix(right, even, truth, multi_label=False).share == 1.0
+    assert mix(even, right, truth, multi_label=False).share == 0.0
+    assert mix(right, right, truth, multi_label=False).share == 1.0  # of equals the networks
+
+
+def test_folds_spread_every_class_evenly() -> None:
+    matrix = F.one_hot(torch.tensor([0] * 10 + [1] * 7 + [2] * 3), 3) > 0
+    matrix = torch.cat([matrix, torch.zeros(2, 3, dtype=torch.bool)])
+    fold = folds_of(matrix, 5, torch.Generator().manual_seed(0))
+    assert fold[-2:].tolist() == [-1, -1]
+    for column in range(3):
+        counts = torch.bincount(fold[:-2][matrix[:-2, column]], minlength=5)
+        assert int(counts.max() - counts.min()) <= 1
+    assert int(torch.bincount(fold[:-2], minlength=5).max()) == 4
+
+
+def test_probabilities_of_logits() -> None:
+    logits = torch.tensor([[2 * math.log(3), 0.0]])
+    torch.testing.assert_close(probabilities_of(logits, 2.0, False), torch.tensor([[0.75, 0.25]]))
+    torch.testing.assert_close(probabilities_of(logits, 2.0, True), torch.tensor([[0.75, 0.5]]))
+
+
+def test_resized_averages_down_and_interpolates_up() -> None:
+    x = torch.tensor([[0, 100], [100, 200]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    assert resized(x, 1).unique().tolist() == [100]
+    assert resized(x, 2) is x
+    assert resized(x, 8).shape == (1, 3, 8, 8)
+
+
+# ---- The graph. ----
+
+
+def two_rings(n: int = 60) -> tuple[Tensor, Tensor]:
+    """Two clusters of directions, and whose is whose."""
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]]).repeat_interleave(n // 2, 0)
+    return centre + torch.randn(n, 3, generator=generator), torch.arange(2).repeat_interleave(n // 2)
+
+
+def test_labels_flow_to_their_cluster() -> None:
+    x, truth = two_rings()
+    told = torch.zeros(60, 2)
+    told[0, 0] = told[59, 1] = 1
+    graph = graph_of(x, always=told.any(dim=1), generator=torch.Generator().manual_seed(0), neighbours=8)
+    beliefs = propagated(graph, told, torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(beliefs.sum(dim=1), torch.ones(60))
+    assert float((beliefs.argmax(dim=1) == truth).float().mean()) > 0.9
+    torch.testing.assert_close(beliefs.mean(dim=0), torch.tensor([0.5, 0.5]), atol=0.02, rtol=0)
+
+
+def test_a_graph_with_landmarks_speaks_for_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.label.propagation.LANDMARKS", 30)
+    x, truth = two_rings(200)
+    told = torch.zeros(200, 2)
+    told[0, 0] = told[199, 1] = 1
+    graph = graph_of(x, always=told.any(dim=1), generator=torch.Generator().manual_seed(0), neighbours=8)
+    assert graph.ties.shape == (30, 30) and {0, 199} <= set(graph.landmarks.tolist())
+    beliefs = propagated(graph, told, torch.tensor([0.5, 0.5]))
+    assert float((beliefs.argmax(dim=1) == truth).float().mean()) > 0.9
+
+
+def test_a_graph_of_equal_points_is_finite() -> None:
+    told = torch.zeros(10, 2)
+    told[0, 0] = told[1, 1] = 1
+    graph = graph_of(torch.ones(10, 4), always=told.any(dim=1), generator=torch.Generator())
+    assert bool(propagated(graph, told, torch.tensor([0.5, 0.5])).isfinite().all())
+
+
+def test_balanced_beliefs_have_the_shares() -> None:
+    beliefs = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 1.0, 1.0])
+    shares = torch.tensor([0.2, 0.3, 0.5])
+    result = balanced(beliefs, shares)
+    torch.testing.assert_close(result.sum(dim=1), torch.ones(500))
+    torch.testing.assert_close(result.mean(dim=0), shares, atol=1e-3, rtol=0)
+    torch.testing.assert_close(balanced(torch.zeros(4, 3), shares), shares.expand(4, 3), atol=1e-4, rtol=0)
+
+
+def test_only_what_is_trained_gets_gradients() -> None:
+    net = network()
+    assert not net.stem.weight.requires_grad and not net.stem.bias.requires_grad
+    assert all(each.requires_grad for stage in net.stages for each in stage.parameters())
+    assert isinstance(net.head, nn.Linear)

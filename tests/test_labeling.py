@@ -1,0 +1,298 @@
+"""Auto labeling as a whole: `auto_label` on drawn images, small but real training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import draw
+
+from engine.dataset import Dataset, read_samples
+from engine.errors import InputError, UsageError
+from engine.label.labeling import auto_label, default_minutes
+from engine.label.opinions import Unfinished
+from engine.label.results import Labeling, annotated
+from engine.label.targets import targets_of
+from engine.models import model_digest
+from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+from engine.sources import Sources
+
+NAMES = ("lying", "standing", "ring")
+
+
+def paint(path: Path, shape: str, seed: int) -> None:
+    """A bar that lies or stands, or a ring, of one random color on another, with noise; 24x24 pixels."""
+    rng = np.random.default_rng(seed)
+    back, front = rng.uniform(0, 90, 3), rng.uniform(160, 255, 3)
+    pixels = np.tile(back, (24, 24, 1))
+    x, y = (int(each) for each in rng.integers(9, 15, 2))
+    if shape == "ring":
+        cv2.circle(pixels, (x, y), 7, front.tolist(), 3)
+    else:
+        half = (9, 2) if shape == "lying" else (2, 9)
+        cv2.rectangle(pixels, (x - half[0], y - half[1]), (x + half[0], y + half[1]), front.tolist(), -1)
+    cv2.imwrite(str(path), (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Dataset:
+    """27 images of three shapes, in a flat folder: six of each with a label, three without."""
+    folder = tmp_path / "few"
+    folder.mkdir()
+    samples = []
+    for number in range(27):
+        name = f"{number:02}.png"
+        paint(folder / name, NAMES[number % 3], number)
+        labels = (Label(type=IMAGE_CLASSIFICATION, name=NAMES[number % 3]),) if number < 18 else ()
+        samples.append(Sample(source=name, labels=labels))
+    return Dataset(tuple(samples), Sources(folder))
+
+
+def label(dataset: Dataset, algorithm_type: str = "fast", **options: object) -> Labeling:
+    options = {"steps": (8,), "networks": 2, "precision": "float32", "image_size": 16, **options}
+    return auto_label(dataset, algorithm_type, **options)  # type: ignore[arg-type]
+
+
+def truth(dataset: Dataset) -> list[str]:
+    return [NAMES[int(sample.source[:2]) % 3] for sample in dataset]
+
+
+@pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
+def test_the_rest_is_labeled(few: Dataset, algorithm_type: str) -> None:
+    labeling = label(few, algorithm_type)
+    assert labeling.labels == ("lying", "ring", "standing")
+    assert labeling.automatic.tolist() == [at >= 18 for at in range(27)]
+    np.testing.assert_allclose(labeling.probabilities[18:].sum(axis=1), 1, atol=1e-5)
+    said = [labeling.labels[at] for at in labeling.predicted.argmax(axis=1)]
+    assert said[18:] == truth(few)[18:]
+    assert ((labeling.confidences[18:] > 1 / 3) & (labeling.confidences[18:] <= 1)).all()
+    # Two networks of five parts: the labels of the other parts were seen by both.
+    assert 0 < int(labeling.predictable[:18].sum()) < 18
+    assert labeling.choices["networks"] == 2
+    assert labeling.choices["cv_images"] == int(labeling.predictable[:18].sum())
+
+
+def test_with_a_network_for_each_part_every_label_is_judged_out_of_fold(few: Dataset) -> None:
+    labeling = label(few, networks=5)
+    assert labeling.predictable.all()
+    assert labeling.choices["cv_images"] == 18
+
+
+def test_the_same_call_gives_the_same_bytes(few: Dataset) -> None:
+    first, second, other = label(few), label(few), label(few, seed=1)
+    assert first.probabilities.tobytes() == second.probabilities.tobytes()
+    assert model_digest(first.classifier) == model_digest(second.classifier) != model_digest(other.classifier)
+
+
+def repaint(dataset: Dataset, labeled: bool) -> None:
+    """Other pixels for the images with, or without, a label."""
+    for number, sample in enumerate(dataset):
+        if bool(sample.labels) == labeled:
+            paint(dataset.path(sample), NAMES[number % 2], 100 + number)
+
+
+def test_fast_never_sees_the_pixels_of_unlabeled_images(few: Dataset) -> None:
+    before = model_digest(label(few).classifier)
+    repaint(few, labeled=False)
+    assert model_digest(label(few).classifier) == before
+    repaint(few, labeled=True)
+    assert model_digest(label(few).classifier) != before
+
+
+def test_accurate_does_see_them(few: Dataset) -> None:
+    before = model_digest(label(few, "accurate").classifier)
+    repaint(few, labeled=False)
+    assert model_digest(label(few, "accurate").classifier) != before
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """Says that it is time to stop from so many calls on."""
+    asked = 0
+
+    def stopped() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > calls
+
+    return stopped
+
+
+@pytest.mark.parametrize(("algorithm_type", "calls"), [("fast", 12), ("fast", 14), ("accurate", 12), ("accurate", 24)])
+def test_a_labeling_that_was_stopped_goes_on_to_the_same_result(
+    few: Dataset, tmp_path: Path, algorithm_type: str, calls: int
+) -> None:
+    with pytest.raises(Unfinished) as stopped:
+        label(few, algorithm_type, folder=tmp_path / "cache", stopped=after(calls))
+    best = stopped.value.verdict.classifier.probabilities(torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
+    assert best.shape == (2, 3) and bool(best.isfinite().all())
+    whole = label(few, algorithm_type)
+    resumed = label(few, algorithm_type, folder=tmp_path / "cache")
+    assert model_digest(resumed.classifier) == model_digest(whole.classifier)
+    assert resumed.probabilities.tobytes() == whole.probabilities.tobytes()
+
+
+def test_a_checkpoint_of_another_data_set_is_not_taken(few: Dataset, tmp_path: Path) -> None:
+    label(few, folder=tmp_path / "cache")
+    swapped = {"lying": "ring", "ring": "lying", "standing": "standing"}
+    other = few.with_samples(
+        Sample(
+            source=sample.source,
+            labels=tuple(Label(type=each.type, name=swapped[str(each.name)]) for each in sample.labels),
+        )
+        for sample in few
+    )
+    resumed = label(other, folder=tmp_path / "cache")
+    assert model_digest(resumed.classifier) == model_digest(label(other).classifier)
+
+
+def test_a_budget_of_a_tenth_of_a_minute_is_kept(few: Dataset) -> None:
+    told: list[str] = []
+    labeling = label(few, steps=(), minutes=0.1, note=told.append)
+    assert [line for line in told if "in 0.1 minutes" in line]
+    steps = [int(each) for each in labeling.choices["steps"].split("+")]
+    assert len(steps) == 2 and min(steps) >= 8
+    repeated = label(few, steps=tuple(steps))
+    assert model_digest(repeated.classifier) == model_digest(labeling.classifier)
+
+
+def test_epochs_are_another_way_to_say_steps(few: Dataset) -> None:
+    assert label(few, steps=(), epochs=20).choices["steps"] == "6+6"  # 20 x 18 images, 64 at a time
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"algorithm_type": "slow"}, "algorithm_type: must be fast or accurate, got 'slow'"),
+        ({"minutes": 0.0}, "minutes: must be above 0, got 0.0"),
+        ({"precision": "int8"}, "precision: must be one of auto, bfloat16, float32, got 'int8'"),
+    ],
+)
+def test_options_out_of_range(few: Dataset, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        label(few, **options)  # type: ignore[arg-type]
+
+
+def test_a_default_budget_grows_with_the_work() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert default_minutes("fast", 2000, 100, cpu) == 1.2
+    assert default_minutes("accurate", 2000, 100, cpu) == 5.0
+    assert default_minutes("accurate", 10**6, 100, cpu) == 30.0
+    assert default_minutes("fast", 2000, 100, gpu) == 0.5
+
+
+# ---- What data sets in the wild hold. ----
+
+
+def test_a_labeled_image_that_cannot_be_read_does_not_count(few: Dataset) -> None:
+    few.path(few[0]).write_bytes(b"not an image")
+    few.path(few[26]).unlink()
+    labeling = label(few)
+    assert [failure.source for failure in labeling.survey.failures] == ["00.png", "26.png"]
+    assert np.isnan(labeling.probabilities[[0, 26]]).all()
+    assert labeling.notes == ("1 labeled images cannot be read and do not count",)
+    samples = annotated(few, labeling, time=datetime(2026, 1, 2))
+    assert samples[0] == few[0] and samples[26] == few[26]
+    few.path(few[3]).write_bytes(b"neither")
+    with pytest.raises(InputError, match="got 'lying' on 4"):
+        label(few)
+
+
+def test_nothing_unlabeled_that_can_be_read(few: Dataset) -> None:
+    for sample in few[18:]:
+        few.path(sample).write_bytes(b"broken")
+    with pytest.raises(InputError, match="at least 1 unlabeled image that can be read, got none"):
+        label(few)
+
+
+@pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
+def test_images_of_every_kind_and_labels_of_any_name(few: Dataset, algorithm_type: str) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(1, 1, 3), (20, 5000, 3), (30, 30), (40, 30, 4), (700, 900, 3)]
+    for number, shape in enumerate(shapes):
+        for at in (number, number + 18):  # one with a label, one without
+            cv2.imwrite(str(few.path(few[at])), rng.integers(0, 256, shape, np.uint8))
+    odd = {"lying": 'a/b, c\n"d"', "ring": "x" * 200, "standing": "\N{CAT FACE}"}
+    renamed = few.with_samples(
+        Sample(source=each.source, labels=tuple(Label(type=one.type, name=odd[str(one.name)]) for one in each.labels))
+        for each in few
+    )
+    labeling = label(renamed, algorithm_type)
+    assert set(labeling.labels) == set(odd.values())
+    assert np.isfinite(labeling.probabilities[18:]).all()
+
+
+@pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
+def test_images_that_are_all_the_same(few: Dataset, algorithm_type: str) -> None:
+    content = few.path(few[0]).read_bytes()
+    for sample in few:
+        few.path(sample).write_bytes(content)
+    labeling = label(few, algorithm_type)
+    assert np.isfinite(labeling.probabilities[18:]).all()
+    assert float(labeling.confidences[18:].max()) < 0.9  # nothing can be known
+
+
+@pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
+def test_several_labels_on_a_sample_make_the_set_multi_label(few: Dataset, algorithm_type: str) -> None:
+    both = few.with_samples(
+        Sample(
+            source=sample.source,
+            labels=(*sample.labels, Label(type=IMAGE_CLASSIFICATION, name="even"))
+            if sample.labels and number % 2 == 0
+            else sample.labels,
+        )
+        for number, sample in enumerate(few)
+    )
+    labeling = label(both, algorithm_type)
+    assert labeling.targets.multi_label and labeling.labels == ("even", "lying", "ring", "standing")
+    assert np.isfinite(labeling.probabilities[18:]).all()
+    assert labeling.predicted[18:].any(axis=1).all()
+
+
+def test_three_hundred_labels_with_two_images_each(tmp_path: Path) -> None:
+    samples = []
+    for number in range(620):
+        name = f"{number}.png"
+        draw(tmp_path / name, light=0.2 + 0.6 * (number % 300) / 300, seed=number, size=(12, 12))
+        labels = (Label(type=IMAGE_CLASSIFICATION, name=f"{number % 300}"),) if number < 600 else ()
+        samples.append(Sample(source=name, labels=labels))
+    labeling = label(Dataset(tuple(samples), Sources(tmp_path)), networks=1, steps=(8,), min_per_class=2)
+    assert labeling.probabilities.shape == (620, 300)
+    assert np.isfinite(labeling.probabilities[600:]).all()
+
+
+# ---- What becomes of the samples. ----
+
+
+def test_human_labels_stay_and_old_automatic_ones_are_replaced(few: Dataset) -> None:
+    old = Label(type=IMAGE_CLASSIFICATION, name="wrong", annotated_by="modelarts/active-learning", confidence=0.5)
+    box = Label(type="modelarts/other", name="kept", annotated_by="somebody")
+    before = few.with_samples(
+        Sample(source=sample.source, labels=(old, box)) if at >= 18 else sample for at, sample in enumerate(few)
+    )
+    assert targets_of(before).labels == ("lying", "ring", "standing")
+    labeling = label(before)
+    samples = annotated(before, labeling, time=datetime(2026, 1, 2, 3, 4, 5))
+    assert samples[:18] == before.samples[:18]
+    for at in range(18, 27):
+        kept, made = samples[at].labels
+        assert kept == box
+        assert made.name == truth(few)[at] and made.annotated_by == "modelarts/active-learning"
+        assert made.creation_time == "2026-01-02 03:04:05"
+        assert made.confidence == pytest.approx(float(labeling.confidences[at]), abs=1e-6)
+        assert samples[at].state == "AUTO_ANNOTATION"
+
+
+def test_reading_what_was_written_and_labeling_again_learns_from_people_only(few: Dataset, tmp_path: Path) -> None:
+    from engine.manifest import write_manifest
+
+    samples = annotated(few, label(few), time=datetime(2026, 1, 2))
+    path = few.sources.root / "again.manifest"
+    write_manifest(path, samples)
+    again = read_samples(path)
+    assert targets_of(again).matrix.tolist() == targets_of(few).matrix.tolist()
+    assert model_digest(label(again).classifier) == model_digest(label(few).classifier)
