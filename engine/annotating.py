@@ -16,8 +16,8 @@ def annotate(
 ) -> tuple[Sample, ...]:
     """New samples that carry the result; the given ones are not changed.
 
-    Of a `Grouping`: the number of the group in the sample attribute `property` (see `grouping.annotate`). Of a `Labeling`:
-    automatic labels with confidences where people gave none, made now (see `label.results.annotated`).
+    Of a `Grouping`: the number of the group in the sample attribute `property` (see `grouping.annotate`). Of a
+    `Labeling`: automatic labels with confidences where people gave none, made now (see `label.results.annotated`).
     Raises UsageError for an attribute that the service itself uses.
     """
     if isinstance(result, Grouping):
