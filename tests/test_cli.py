@@ -62,9 +62,9 @@ def test_run_a_request(photos: Path, tmp_path: Path, capsys: Output) -> None:
     request = Path(__file__).parents[1] / "configs" / "requests" / "auto_grouping.json"
     assert main(["run", str(request), "--dataset", str(photos), "--out", str(tmp_path / "out")]) == 0
     assert lines(capsys)[0][0] == "24 images in 2 groups by content"
-    other = request.with_name("active_learning.json")
+    other = request.with_name("pre_labeling.json")
     assert main(["run", str(other), "--dataset", str(photos), "--out", str(tmp_path / "x")]) == 2
-    assert "auto-label: not in this version yet, which runs auto-grouping" in capsys.readouterr().err
+    assert "pre-label: not in this version yet, which runs auto-label and auto-grouping" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

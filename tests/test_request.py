@@ -634,8 +634,8 @@ def test_notices_name_what_will_have_no_effect() -> None:
         }
     )
     assert notices(request) == [
-        "collect_key_sample: belongs to auto-label, pre-label and auto-deploy, not in this version yet; ignored",
-        "config.algorithm_type: belongs to auto-label, not in this version yet; ignored",
+        "collect_key_sample: belongs to auto-label, pre-label and auto-deploy, not to auto-grouping; ignored",
+        "config.algorithm_type: belongs to auto-label, not to auto-grouping; ignored",
         "config.export_params: exports are not in this version yet; ignored",
         "config.flavor: has no meaning on one's own machine; ignored",
         "config.inf_config_list: belongs to pre-label and auto-deploy, not in this version yet; ignored",
@@ -647,7 +647,7 @@ def test_notices_name_what_will_have_no_effect() -> None:
 
 def test_tasks_that_do_not_exist_yet_say_so() -> None:
     require_available("auto-grouping")
-    with pytest.raises(UsageError, match=r"^pre-label: not in this version yet, which runs auto-grouping$"):
+    with pytest.raises(UsageError, match=r"^pre-label: not in this version yet, which runs auto-label and auto-grouping$"):
         require_available("pre-label")
 
 
