@@ -647,7 +647,8 @@ def test_notices_name_what_will_have_no_effect() -> None:
 
 def test_tasks_that_do_not_exist_yet_say_so() -> None:
     require_available("auto-grouping")
-    with pytest.raises(UsageError, match=r"^pre-label: not in this version yet, which runs auto-label and auto-grouping$"):
+    said = r"^pre-label: not in this version yet, which runs auto-label and auto-grouping$"
+    with pytest.raises(UsageError, match=said):
         require_available("pre-label")
 
 
