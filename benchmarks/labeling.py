@@ -282,7 +282,7 @@ def compare(name: str, dataset: Dataset, options: argparse.Namespace) -> None:
         reporter=Notes(),
     )
     told = ", ".join(f"{algorithm} {value:g} min" for algorithm, value in minutes.items() if algorithm in algorithms)
-    print(f"\n{name}, {len(dataset):,} images, {classes} labels, {options.seeds} seeds; {told}")
+    print(f"\n{name}, {len(dataset):,} images, {classes} labels, {options.seeds} seeds{told and '; '}{told}")
     print(table(trials, targets=TARGETS.get(name, {})), flush=True)
 
 
