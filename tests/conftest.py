@@ -8,6 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
+from engine.dataset import Dataset
+from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+from engine.sources import Sources
+
 
 def draw(path: Path, *, light: float = 0.5, blur: float = 0.0, seed: int = 0, size: tuple[int, int] = (48, 36)) -> Path:
     """Write an image of random colored squares: mean level `light`, a Gaussian blur of that sigma."""
@@ -33,3 +37,37 @@ def photos(tmp_path: Path) -> Path:
     for number in range(24):
         draw(folder / f"light-{number % 3}-{number // 3}.png", light=LIGHTS[number % 3], seed=number)
     return folder
+
+
+SHAPES = ("lying", "standing", "ring")
+
+
+def paint(path: Path, shape: str, seed: int) -> None:
+    """A bar that lies or stands, or a ring, of one random color on another, with noise; 24x24 pixels."""
+    rng = np.random.default_rng(seed)
+    back, front = rng.uniform(0, 90, 3), rng.uniform(160, 255, 3)
+    pixels = np.tile(back, (24, 24, 1))
+    x, y = (int(each) for each in rng.integers(9, 15, 2))
+    if shape == "ring":
+        cv2.circle(pixels, (x, y), 7, front.tolist(), 3)
+    else:
+        half = (9, 2) if shape == "lying" else (2, 9)
+        cv2.rectangle(pixels, (x - half[0], y - half[1]), (x + half[0], y + half[1]), front.tolist(), -1)
+    cv2.imwrite(str(path), (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+def painted(folder: Path) -> Dataset:
+    """27 images of three shapes, in a flat folder: six of each with a label, three without."""
+    folder.mkdir()
+    samples = []
+    for number in range(27):
+        name = f"{number:02}.png"
+        paint(folder / name, SHAPES[number % 3], number)
+        labels = (Label(type=IMAGE_CLASSIFICATION, name=SHAPES[number % 3]),) if number < 18 else ()
+        samples.append(Sample(source=name, labels=labels))
+    return Dataset(tuple(samples), Sources(folder))
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Dataset:
+    return painted(tmp_path / "few")

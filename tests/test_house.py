@@ -24,6 +24,7 @@ TASKS = (
     "request",
     "runner",
     "tables",
+    "probabilities",
     "pages",
     "labeling_page",
     "grouping",

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import draw
+from conftest import SHAPES, draw, paint
 
 from engine.dataset import Dataset, read_samples
-from engine.errors import InputError, UsageError
+from engine.errors import InputError, Stopped, UsageError
 from engine.label.labeling import auto_label, default_minutes
 from engine.label.opinions import Unfinished
 from engine.label.results import Labeling, annotated
@@ -22,36 +22,6 @@ from engine.models import model_digest
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.sources import Sources
 
-NAMES = ("lying", "standing", "ring")
-
-
-def paint(path: Path, shape: str, seed: int) -> None:
-    """A bar that lies or stands, or a ring, of one random color on another, with noise; 24x24 pixels."""
-    rng = np.random.default_rng(seed)
-    back, front = rng.uniform(0, 90, 3), rng.uniform(160, 255, 3)
-    pixels = np.tile(back, (24, 24, 1))
-    x, y = (int(each) for each in rng.integers(9, 15, 2))
-    if shape == "ring":
-        cv2.circle(pixels, (x, y), 7, front.tolist(), 3)
-    else:
-        half = (9, 2) if shape == "lying" else (2, 9)
-        cv2.rectangle(pixels, (x - half[0], y - half[1]), (x + half[0], y + half[1]), front.tolist(), -1)
-    cv2.imwrite(str(path), (pixels + rng.normal(0, 8, pixels.shape)).clip(0, 255).astype(np.uint8))
-
-
-@pytest.fixture
-def few(tmp_path: Path) -> Dataset:
-    """27 images of three shapes, in a flat folder: six of each with a label, three without."""
-    folder = tmp_path / "few"
-    folder.mkdir()
-    samples = []
-    for number in range(27):
-        name = f"{number:02}.png"
-        paint(folder / name, NAMES[number % 3], number)
-        labels = (Label(type=IMAGE_CLASSIFICATION, name=NAMES[number % 3]),) if number < 18 else ()
-        samples.append(Sample(source=name, labels=labels))
-    return Dataset(tuple(samples), Sources(folder))
-
 
 def label(dataset: Dataset, algorithm_type: str = "fast", **options: object) -> Labeling:
     options = {"steps": (8,), "networks": 2, "precision": "float32", "image_size": 16, **options}
@@ -59,7 +29,7 @@ def label(dataset: Dataset, algorithm_type: str = "fast", **options: object) -> 
 
 
 def truth(dataset: Dataset) -> list[str]:
-    return [NAMES[int(sample.source[:2]) % 3] for sample in dataset]
+    return [SHAPES[int(sample.source[:2]) % 3] for sample in dataset]
 
 
 @pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
@@ -93,7 +63,7 @@ def repaint(dataset: Dataset, labeled: bool) -> None:
     """Other pixels for the images with, or without, a label."""
     for number, sample in enumerate(dataset):
         if bool(sample.labels) == labeled:
-            paint(dataset.path(sample), NAMES[number % 2], 100 + number)
+            paint(dataset.path(sample), SHAPES[number % 2], 100 + number)
 
 
 def test_fast_never_sees_the_pixels_of_unlabeled_images(few: Dataset) -> None:
@@ -183,6 +153,46 @@ def test_a_default_budget_grows_with_the_work() -> None:
     assert default_minutes("accurate", 2000, 100, cpu) == 5.0
     assert default_minutes("accurate", 10**6, 100, cpu) == 30.0
     assert default_minutes("fast", 2000, 100, gpu) == 0.5
+
+
+def test_a_run_that_goes_on_keeps_the_precision_it_began_with(
+    few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.label.labeling.bfloat16_for", lambda pool, settings: False)
+    with pytest.raises(Unfinished):
+        label(few, folder=tmp_path / "cache", precision="auto", stopped=after(12))
+    monkeypatch.setattr("engine.label.labeling.bfloat16_for", lambda pool, settings: True)  # the machine is busy now
+    resumed = label(few, folder=tmp_path / "cache", precision="auto")
+    assert resumed.choices["precision"] == "float32"
+    assert model_digest(resumed.classifier) == model_digest(label(few).classifier)
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken(few: Dataset, tmp_path: Path) -> None:
+    label(few, folder=tmp_path / "cache")
+    resumed = label(few, folder=tmp_path / "cache", learning_rate=0.01)
+    assert model_digest(resumed.classifier) == model_digest(label(few, learning_rate=0.01).classifier)
+    assert model_digest(resumed.classifier) != model_digest(label(few).classifier)
+
+
+@pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
+def test_nothing_is_timed_where_the_steps_are_given(
+    few: Dataset, algorithm_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def timed(*arguments: object, **options: object) -> float:
+        raise AssertionError("timed")
+
+    for room in ("fast", "accurate", "training"):
+        monkeypatch.setattr(f"engine.label.{room}.step_seconds", timed)
+    label(few, algorithm_type)
+
+
+@pytest.mark.parametrize("calls", range(8, 40))
+def test_one_network_that_was_stopped_anywhere_is_never_a_finished_result(few: Dataset, calls: int) -> None:
+    try:
+        labeling = label(few, "accurate", networks=1, steps=(3,), stopped=after(calls))
+    except Stopped:
+        return
+    assert labeling.choices["compared_on"] > 0  # all of it was done: the network was held against the control
 
 
 # ---- What data sets in the wild hold. ----

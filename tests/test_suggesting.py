@@ -175,7 +175,7 @@ def test_an_earlier_run_on_other_images_says_nothing(photos: Path, tmp_path: Pat
         ({"probabilities": None}, "must hold the arrays of auto labeling, cannot be read"),
         (
             {"sources": np.array(["a"])},
-            r"must hold probabilities \(n, k\) and sources \(n,\), got \(24, 3\) and \(1,\)",
+            r"must hold probabilities \(1, 3\) and labeled \(1,\), n and k at least 1, got \(24, 3\) and \(24,\)",
         ),
     ],
 )

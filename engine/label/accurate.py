@@ -40,7 +40,7 @@ from engine.label.losses import (
 )
 from engine.label.networks import Network, copied, reset_head
 from engine.label.opinions import Verdict, fit_head, verdict_of
-from engine.label.plan import Plan, Settings, Stage, new_network, plan_for
+from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.training import Watch, generator_of, step_seconds, train
 
@@ -70,7 +70,7 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     head = fit_head(pool, settings.encoder)
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
     advance(len(pool.labeled))
-    seconds = supervised_seconds(pool, plan)
+    seconds = clock.measured(lambda: supervised_seconds(pool, plan))
     clock.reserve += prediction_seconds(pool, plan, seconds) + _SPREADING * len(pool)
     start = _pretrained(pool, plan, clock=clock, stage=stage, watch=watch)
     clock.reserve -= _SPREADING * len(pool)
@@ -91,9 +91,9 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
 def _pretrained(pool: Pool, plan: Plan, *, clock: Clock, stage: Stage, watch: Watch) -> Network:
     rows = torch.arange(len(pool))
     pairs = max(2, min(PAIRS, len(pool) // 4))
-    begun = new_network(pool, rows, plan.spec(pool), plan.seed, "pretrained")
+    begun = new_network(pool, rows, plan.spec, plan.seed, "pretrained")
     net = Projected(begun, generator_of(plan.seed, "projector")).to(pool.device)
-    steps = clock.steps(PRETRAINING_SHARE, _pair_seconds(pool, plan, pairs))
+    steps = clock.steps(PRETRAINING_SHARE, clock.measured(lambda: _pair_seconds(pool, plan, pairs)))
     progress = stage("learning to tell images apart", steps)
     loss = contrastive(pool.sized(plan.image_size), rows, plan.flips, pairs, plan.seed, "pretraining")
     recipe = plan.recipe(PRETRAINING_RATE)
@@ -128,7 +128,7 @@ def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
     images = pool.sized(plan.image_size)(torch.arange(pairs) % len(pool))
     views = torch.cat([images, images])
     policy, chance = VIEWS.flipped(plan.flips), generator_of("timing")
-    begun = new_network(pool, pool.labeled, plan.spec(pool), plan.seed, "timing")
+    begun = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
     net = Projected(begun, generator_of("timing")).to(pool.device)
     side = view_side(images)
     return step_seconds(
@@ -151,7 +151,7 @@ def _members(
     watch: Watch,
 ) -> tuple[list[Member], dict[str, Any]]:
     """The trained members, and what was chosen and why. supervised: seconds of a step with labels only."""
-    consistency = _consistent_seconds(pool, plan)
+    consistency = clock.measured(lambda: _consistent_seconds(pool, plan))
     recipe = plan.recipe(LEARNING_RATE)
 
     def member(part: int, loss: Loss, share: float, step_seconds: float, name: str, title: str) -> Member:
@@ -171,16 +171,17 @@ def _members(
 
     control = by_labels(0, CONTROL_SHARE, "control", "training a control on labels only")
     if watch.stopped():
-        return [control], {}
-    title = "training network {} of " + str(plan.members)
-    members = [by_everything(0, 1 / plan.members, "accurate", title.format(1))]
+        # A control alone is never the whole committee that was asked for.
+        return ([control] if plan.members > 1 else []), {}
+    members = [by_everything(0, 1 / plan.members, "accurate", NETWORK_STAGE.format(1, plan.members))]
     choice = _compared(pool, plan, control, members[0])
     go_on = by_everything if choice["unlabeled_images_used"] else by_labels
     if go_on is by_labels:
         members = [control]
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
-        members.append(go_on(part, 1 / (plan.members - part), "accurate", title.format(part + 1)))
+        title = NETWORK_STAGE.format(part + 1, plan.members)
+        members.append(go_on(part, 1 / (plan.members - part), "accurate", title))
     return members, choice
 
 
@@ -205,7 +206,7 @@ def _consistent_seconds(pool: Pool, plan: Plan) -> float:
     rows = torch.arange(student) % len(pool)
     images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
     policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
-    net = new_network(pool, pool.labeled, plan.spec(pool), plan.seed, "timing")
+    net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
     teacher = copy.deepcopy(net).eval()
 
     def loss(net: nn.Module) -> Tensor:

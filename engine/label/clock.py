@@ -50,6 +50,11 @@ class Clock:
         """Seconds for training that are left; below 0 when the time is over."""
         return self.seconds - self.reserve - self.spent - (self.now() - self.began)
 
+    def measured(self, measure: Callable[[], float]) -> float:
+        """Seconds that something takes, by trying it; 0 without a try where the steps are given and nothing depends on
+        it."""
+        return 0.0 if self.given else measure()
+
     def steps(self, share: float, step_seconds: float) -> int:
         """How many steps the training takes that begins now. share: of the time that is left, in (0, 1]."""
         at = len(self.decided)

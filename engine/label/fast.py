@@ -17,7 +17,7 @@ from engine.label.clock import Clock
 from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
 from engine.label.losses import Loss, Told, cross_entropy, supervised
 from engine.label.opinions import Verdict, fit_head, verdict_of
-from engine.label.plan import Plan, Settings, Stage, new_network, plan_for
+from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.training import Watch, generator_of, step_seconds
 
@@ -33,15 +33,15 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
     head = fit_head(pool, settings.encoder)
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
     advance(len(pool.labeled))
-    seconds = supervised_seconds(pool, plan)
+    seconds = clock.measured(lambda: supervised_seconds(pool, plan))
     clock.reserve += prediction_seconds(pool, plan, seconds)
     members: list[Member] = []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
         steps = clock.steps(1 / (plan.members - part), seconds)
         losses = from_labels(pool, seen_by(pool, plan, part), plan, "fast", part)
-        net = new_network(pool, seen_by(pool, plan, part), plan.spec(pool), plan.seed, part)
-        own = replace(watch, progress=stage(f"training network {part + 1} of {plan.members}", steps))
+        net = new_network(pool, seen_by(pool, plan, part), plan.spec, plan.seed, part)
+        own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         members.append(
             trained_member(pool, plan, part, net, losses, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
         )
@@ -61,7 +61,7 @@ def supervised_seconds(pool: Pool, plan: Plan) -> float:
     rows = pool.labeled[: plan.batch].repeat(plan.batch)[: plan.batch]
     images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
     policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
-    net = new_network(pool, pool.labeled, plan.spec(pool), plan.seed, "timing")
+    net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
     return step_seconds(
         net,
         lambda net: cross_entropy(net(altered(images, policy, chance)), targets, pool.multi_label).mean(),

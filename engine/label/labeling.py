@@ -10,8 +10,9 @@ import hashlib
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -22,13 +23,16 @@ from torch import Tensor
 
 from engine.dataset import Dataset
 from engine.embeddings import Encoder, Gradients
-from engine.errors import ImageError, UsageError
+from engine.errors import ImageError, Stopped, UsageError
+from engine.files import write_text
 from engine.images import MAX_PIXELS, read_picture
+from engine.label import accurate as accurate_learning
+from engine.label import fast as fast_learning
 from engine.label.accurate import accurate
 from engine.label.clock import Clock
 from engine.label.fast import fast
 from engine.label.opinions import Verdict
-from engine.label.plan import Settings, Stage, batch_for
+from engine.label.plan import Settings, Stage, batch_for, bfloat16_for
 from engine.label.pool import Pool, pixels_of
 from engine.label.results import Labeling
 from engine.label.targets import LEAST_PER_CLASS, Targets, check_rules, human_labels, targets_of
@@ -84,8 +88,8 @@ def auto_label(
     the number done. note: told at once what a person should know.
 
     Raises InputError when the rules of the specification are not kept (at least two labels, each on five images,
-    something unlabeled), UsageError for an option out of range, Unfinished, with the best so far, once `stopped()` says
-    so.
+    something unlabeled), UsageError for an option out of range; once `stopped()` says so, Stopped while images are read
+    and Unfinished, with the best so far, from then on.
     """
     began = time.perf_counter()
     _check_options(algorithm_type, minutes, precision)
@@ -122,15 +126,17 @@ def auto_label(
         )
         minutes = minutes or default_minutes(algorithm_type, len(pool), len(pool.labeled), device)
         digest = _digest(samples, targets)
-        work = folder / f"training-{algorithm_type}-{seed}-{digest[:16]}"
+        asked = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed, encoder.name)
+        work = folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
-        settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, _BFLOAT16[precision])
+        settings = Settings(encoder, seed, side, batch_size, learning_rate, networks)
+        settings = replace(settings, bfloat16=_in_bfloat16(precision, pool, settings, work / "precision"))
         if epochs and not steps:
             clock.given = (math.ceil(epochs * len(pool.labeled) / batch_for(len(pool.labeled), settings)),)
         note(_plan_in_words(algorithm_type, minutes, clock.given, pool))
         learn = fast if algorithm_type == "fast" else accurate
-        verdict = learn(pool, settings, clock=clock, stage=stage, watch=Watch(stopped=stopped, folder=work))
+        verdict = learn(pool, settings, clock=clock, stage=_unbroken(stage), watch=Watch(stopped=stopped, folder=work))
         probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
         probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
         clock.keep()
@@ -146,7 +152,36 @@ def auto_label(
     )
 
 
-_BFLOAT16: Final[Mapping[str, bool | None]] = {"auto": None, "bfloat16": True, "float32": False}
+#: Networks that are trained, unless a person asks for another number.
+MEMBERS: Final = {"fast": fast_learning.MEMBERS, "accurate": accurate_learning.MEMBERS}
+
+
+def _in_bfloat16(precision: str, pool: Pool, settings: Settings, file: Path) -> bool:
+    """What was asked for; `auto` is timed once, and kept in the file for a run that goes on."""
+    if precision == "auto":
+        if not file.is_file():
+            write_text(file, "bfloat16" if bfloat16_for(pool, settings) else "float32")
+        precision = file.read_text("utf-8")
+    return precision == "bfloat16"
+
+
+def _unbroken(stage: Stage) -> Stage:
+    """The same stages, but telling them never breaks off: a task's do, by Stopped, and a training that asks `stopped()`
+    itself ends between two steps, with a checkpoint and a model."""
+
+    def begin(name: str, total: int) -> Callable[[int], None]:
+        advance: Callable[[int], None] | None = None
+        with suppress(Stopped):
+            advance = stage(name, total)
+
+        def tell(done: int) -> None:
+            with suppress(Stopped):
+                if advance is not None:
+                    advance(done)
+
+        return tell
+
+    return begin
 
 
 def default_minutes(algorithm_type: str, images: int, labeled: int, device: torch.device) -> float:

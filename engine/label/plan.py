@@ -16,6 +16,9 @@ from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
 from engine.label.pool import Pool
 from engine.label.training import Recipe, faster_in_bfloat16, generator_of
 
+#: What the training of a network is called: its number, and of how many.
+NETWORK_STAGE: Final = "training network {} of {}"
+
 #: Begins a stage: its name and total, gives what to call with what is done.
 Stage: TypeAlias = Callable[[str, int], Callable[[int], None]]
 
@@ -35,7 +38,7 @@ class Settings:
     """What a person may ask for; None: chosen here.
 
     encoder: for the closed-form head. image_size: side that the networks see, in pixels. members: networks.
-    bfloat16: None times it.
+    bfloat16: whether networks compute in it.
     """
 
     encoder: Encoder = field(default_factory=Gradients)
@@ -44,17 +47,16 @@ class Settings:
     batch_size: int | None = None
     learning_rate: float | None = None
     members: int | None = None
-    bfloat16: bool | None = None
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How networks are trained. widths: of their stages. batch: labeled images a step. fold: (n,) int64, the part of
+    """How networks are trained. spec: their form. batch: labeled images a step. fold: (n,) int64, the part of
     each labeled image, in the order of `pool.labeled`. members: networks, member i without part i. flips: those that
     keep the label, (horizontal, vertical). found: what was found out and chosen, JSON values."""
 
-    image_size: int
-    widths: tuple[int, ...]
+    spec: NetworkSpec
     batch: int
     fold: Tensor
     members: int
@@ -68,8 +70,10 @@ class Plan:
         """The recipe with this peak of the learning rate, unless a person asked for another."""
         return Recipe(learning_rate=self.learning_rate or usual)
 
-    def spec(self, pool: Pool) -> NetworkSpec:
-        return NetworkSpec(self.image_size, self.widths, len(pool.labels))
+    @property
+    def image_size(self) -> int:
+        """Side that networks see, in pixels."""
+        return self.spec.image_size
 
 
 def plan_for(pool: Pool, settings: Settings, *, folds: int, members: int) -> Plan:
@@ -81,25 +85,31 @@ def plan_for(pool: Pool, settings: Settings, *, folds: int, members: int) -> Pla
     members = settings.members or members
     fold = folds_of(pool.told[rows] > 0, max(2, folds, members), generator_of(settings.seed, "folds"))
     flips, kept = allowed_flips(pool, settings.encoder, fold)
-    size = settings.image_size or pool.side
-    batch = batch_for(len(rows), settings)
-    widths = _WIDTHS if pool.device.type == "cpu" else _WIDTHS_ON_GPU
-    bfloat16 = settings.bfloat16
-    if bfloat16 is None:
-        probe = new_network(pool, rows, NetworkSpec(size, widths, len(pool.labels)), settings.seed, "probe")
-        bfloat16 = faster_in_bfloat16(probe, batch, device=pool.device)
+    spec, batch = spec_for(pool, settings), batch_for(len(rows), settings)
     found = {
-        "image_size": size,
-        "widths": list(widths),
+        "image_size": spec.image_size,
+        "widths": list(spec.widths),
         "batch_size": batch,
         "folds": int(fold.max()) + 1,
         "networks": members,
         "flips": [name for name, allowed in zip(kept, flips, strict=True) if allowed],
         "flips_keep": kept,
-        "precision": "bfloat16" if bfloat16 else "float32",
+        "precision": "bfloat16" if settings.bfloat16 else "float32",
         "device": pool.device.type,
     }
-    return Plan(size, widths, batch, fold, members, settings.learning_rate, flips, bfloat16, settings.seed, found)
+    return Plan(spec, batch, fold, members, settings.learning_rate, flips, settings.bfloat16, settings.seed, found)
+
+
+def spec_for(pool: Pool, settings: Settings) -> NetworkSpec:
+    """The form of the networks."""
+    widths = _WIDTHS if pool.device.type == "cpu" else _WIDTHS_ON_GPU
+    return NetworkSpec(settings.image_size or pool.side, widths, len(pool.labels))
+
+
+def bfloat16_for(pool: Pool, settings: Settings) -> bool:
+    """Whether networks learn faster in bfloat16 than in float32 here. Timed: a busy machine may answer otherwise."""
+    probe = new_network(pool, pool.labeled, spec_for(pool, settings), settings.seed, "probe")
+    return faster_in_bfloat16(probe, batch_for(len(pool.labeled), settings), device=pool.device)
 
 
 def batch_for(labeled: int, settings: Settings) -> int:

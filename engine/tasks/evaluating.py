@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +41,9 @@ from engine.outfolder import JOURNAL, own
 from engine.samples import Sample
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.confirming import labeled_manifest
+from engine.tasks.probabilities import PROBABILITIES_NAME, read_probabilities
 
 EVALUATION_NAME: Final = "evaluation.json"
-PROBABILITIES_NAME: Final = "probabilities.npz"
 
 #: How a sample is found in the truth, the surest first.
 WAYS: Final = ("path", "source", "name")
@@ -124,7 +123,7 @@ def evaluate(out: Path, truth: Dataset, *, map: Sequence[str] = ()) -> Evaluatio
     path = labeled_manifest(out)
     now = list(read_manifest(path))
     where = Sources(path.parent, parse_prefixes(map))
-    said = _read_probabilities(out / PROBABILITIES_NAME) or _of_labels(now)
+    said = _from_file(out / PROBABILITIES_NAME) or _of_labels(now)
     found = _truth_of(said.sources, where, truth)
 
     matched = {way: sum(each.way == way for each in found) for way in WAYS}
@@ -182,23 +181,12 @@ class _Said:
     before: npt.NDArray[np.bool_]
 
 
-def _read_probabilities(path: Path) -> _Said | None:
+def _from_file(path: Path) -> _Said | None:
     """What probabilities.npz says; None when there is none."""
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            probabilities = np.asarray(arrays["probabilities"], np.float64)
-            labels, sources, before = (np.asarray(arrays[name]) for name in ("labels", "sources", "labeled"))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: must hold the arrays of auto labeling, cannot be read: {error}") from error
-    n, k = len(sources), len(labels)
-    if probabilities.shape != (n, k) or before.shape != (n,):
-        raise InputError(
-            f"{path}: must hold probabilities ({n}, {k}) and labeled ({n},), "
-            f"got {probabilities.shape} and {before.shape}"
-        )
-    return _Said([str(each) for each in sources], tuple(map(str, labels)), (), probabilities, before.astype(bool))
+    said = read_probabilities(path)
+    return _Said(list(said.sources), said.labels, (), said.values.astype(np.float64), said.labeled)
 
 
 def _of_labels(samples: Sequence[Sample]) -> _Said:

@@ -12,9 +12,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,14 @@ import numpy.typing as npt
 
 from engine.dataset import RESULT_NAME, Dataset, settled
 from engine.decisions import write_labels
-from engine.errors import Failure, ImageError, OutputError, Stopped
+from engine.errors import Failure, ImageError, Stopped, UsageError
 from engine.exports import Tally
-from engine.files import write_bytes, write_text
+from engine.files import write_text
+from engine.label.accurate import PRETRAINING_SHARE
 from engine.label.classifier import Classifier
-from engine.label.labeling import auto_label
+from engine.label.labeling import MEMBERS, auto_label
 from engine.label.opinions import Unfinished
+from engine.label.plan import NETWORK_STAGE
 from engine.label.results import Labeling, annotated
 from engine.manifest import write_manifest
 from engine.models import save_model
@@ -40,13 +41,13 @@ from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES
 from engine.tasks.grouping import device_of, encoder_of, placed
 from engine.tasks.labeling_page import labeling_page
 from engine.tasks.parameters import Parameters, read_parameters
+from engine.tasks.probabilities import PROBABILITIES_NAME, Probabilities, write_probabilities
 from engine.tasks.request import notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
 
 REPORT_NAME: Final = "report.html"
 LABELS_NAME: Final = "labels.csv"
-PROBABILITIES_NAME: Final = "probabilities.npz"
 MODEL_FOLDER: Final = "model"
 KEY_SAMPLES: Final = "key_samples"
 KEY_MANIFEST: Final = "key_samples.manifest"
@@ -59,19 +60,24 @@ DEFAULT_SCOPE: Final = (0.0, 0.9)
 _WRITING: Final = 2.0
 _WRITING_EACH: Final = 3e-4
 
-#: Where the time goes, in percent; stages of training are shared out by what they are told to count.
-_STAGES: Final = {
-    "reading images": 3.0,
-    "looking at labeled images": 1.0,
-    "learning to tell images apart": 35.0,
+#: Where the time goes, in percent; the networks share TRAINING.
+_STAGES: Final = {"reading images": 3.0, "looking at labeled images": 1.0, "labeling": 4.0, "writing the result": 2.0}
+_DRAWING: Final = {"copying key samples": 1.0, "drawing the page": 1.0}
+_TRAINING: Final = 88.0
+_BEFORE_TRAINING: Final = {
+    "learning to tell images apart": 100 * PRETRAINING_SHARE,
     "spreading labels": 4.0,
     "training a control on labels only": 5.0,
-    **{f"training network {at} of {of}": 45.0 / of for of in range(1, 9) for at in range(1, of + 1)},
-    "labeling": 4.0,
-    "writing the result": 1.0,
-    "copying key samples": 1.0,
-    "drawing the page": 1.0,
 }
+
+
+def _stages(algorithm_type: str, networks: int | None) -> dict[str, float]:
+    """The stages of a task, each with its share of the time."""
+    before = _BEFORE_TRAINING if algorithm_type == "accurate" else {}
+    count = networks or MEMBERS[algorithm_type]
+    each = (_TRAINING - sum(before.values())) / count
+    training = {NETWORK_STAGE.format(number, count): each for number in range(1, count + 1)}
+    return {**_STAGES, **before, **training, **_DRAWING}
 
 
 def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
@@ -82,18 +88,21 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
     if config.algorithm_type is None:
         lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
     encoder_of(options)  # so that wrong weights are said before anything is read
+    key_folder = _key_folder(config.key_sample_output) if request.collect_key_sample else None
     return Task(
-        job=lambda this: _label(this, dataset, config, options, collect=request.collect_key_sample),
+        job=lambda this: _label(this, dataset, config, options, key_folder),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,
-        stages=_STAGES,
+        stages=_stages(config.algorithm_type or DEFAULT_ALGORITHM, options.networks),
         files=dataset.files,
         notices=tuple(lines),
     )
 
 
-def _label(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parameters, *, collect: bool) -> Outcome:
+def _label(
+    this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parameters, key_folder: str | None
+) -> Outcome:
     algorithm_type = config.algorithm_type or DEFAULT_ALGORITHM
     try:
         labeling = auto_label(
@@ -127,14 +136,14 @@ def _label(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parame
     failures = [*dataset.failures, *labeling.survey.failures]
     sources = _write_result(this, dataset, labeling, failures)
     scope = config.confidence_scope or DEFAULT_SCOPE
-    key = np.flatnonzero(_within(labeling, scope)) if collect else np.zeros(0, np.int64)
-    if collect:
-        failures += _copy_key_samples(this, dataset, labeling, key, config.key_sample_output)
+    key = np.flatnonzero(_within(labeling, scope))
+    if key_folder is not None:
+        failures += _copy_key_samples(this, dataset, labeling, key, key_folder)
     begin = partial(this.stage, "drawing the page")
     threads = options.threads or os.cpu_count() or 1
     page = labeling_page(dataset, labeling, notes=this.notices, threads=threads, begin=begin, sources=sources)
     write_text(this.out.target(REPORT_NAME), render(page))
-    return Outcome(_result(dataset, labeling, scope, len(key) if collect else None), tuple(failures))
+    return Outcome(_result(dataset, labeling, scope, None if key_folder is None else len(key)), tuple(failures))
 
 
 def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure]) -> list[str]:
@@ -146,25 +155,14 @@ def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: lis
     write_manifest(this.out.target(RESULT_NAME), written)
     write_labels(this.out.target(LABELS_NAME), written)
     sources = [sample.source for sample in written]
-    write_bytes(this.out.target(PROBABILITIES_NAME), _probabilities(labeling, sources))
+    said = Probabilities(tuple(sources), labeling.labels, labeling.probabilities, labeling.targets.labeled)
+    write_probabilities(this.out.target(PROBABILITIES_NAME), said)
     _save(this.out, labeling.classifier, labeling.choices)
     advance(len(dataset))
     for line in tally.notes:
         this.note(line)
     failures += tally.failures
     return sources
-
-
-def _probabilities(labeling: Labeling, sources: Sequence[str]) -> bytes:
-    content = io.BytesIO()
-    np.savez_compressed(
-        content,
-        probabilities=labeling.probabilities,
-        labels=np.array(labeling.labels, dtype=np.str_),
-        sources=np.array(sources, dtype=np.str_),
-        labeled=labeling.targets.labeled,
-    )
-    return content.getvalue()
 
 
 def _save(out: OutFolder, classifier: Classifier, choices: Mapping[str, Any]) -> None:
@@ -185,11 +183,10 @@ def _within(labeling: Labeling, scope: tuple[float, float]) -> npt.NDArray[np.bo
 
 
 def _copy_key_samples(
-    this: Run, dataset: Dataset, labeling: Labeling, rows: npt.NDArray[np.int64], output: str | None
+    this: Run, dataset: Dataset, labeling: Labeling, rows: npt.NDArray[np.int64], folder: str
 ) -> list[Failure]:
     """Copies of the images, and a manifest of them with their automatic labels, the least certain first."""
     advance = this.stage("copying key samples", len(rows))
-    folder = _key_folder(output)
     samples = annotated(dataset.samples, labeling, time=datetime.now())
     order = rows[np.argsort(labeling.confidences[rows], kind="stable")]
     failures: list[Failure] = []
@@ -208,12 +205,11 @@ def _copy_key_samples(
 
 
 def _key_folder(output: str | None) -> str:
-    """The folder below OUT. Raises OutputError for a place that is not below OUT: nothing is written elsewhere."""
-    folder = (output or KEY_SAMPLES).strip("/") if not (output or "").startswith("/") else str(output)
-    parts = Path(folder).parts
-    if "://" in folder or Path(folder).is_absolute() or ".." in parts or not parts:
-        raise OutputError(f"key_sample_output: must be a folder below OUT, as {KEY_SAMPLES}, got {output!r}")
-    return Path(folder).as_posix()
+    """The folder below OUT. Raises UsageError for a place elsewhere: nothing is written outside OUT."""
+    folder = Path(output or KEY_SAMPLES)
+    if "://" in str(output) or folder.is_absolute() or ".." in folder.parts or not folder.parts:
+        raise UsageError(f"config.key_sample_output: must be a folder below OUT, as {KEY_SAMPLES}, got {output!r}")
+    return folder.as_posix()
 
 
 def _result(dataset: Dataset, labeling: Labeling, scope: tuple[float, float], key: int | None) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from engine.dataset import RESULT_NAME, Dataset, settled
 from engine.embeddings import DEFAULT_ENCODER, Encoder, content_vectors, load_encoder
-from engine.errors import InputError, UsageError
+from engine.errors import UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
 from engine.images import MAX_PIXELS
@@ -41,13 +40,13 @@ from engine.samples import Sample
 from engine.survey import Survey, survey
 from engine.tasks.grouping import device_of
 from engine.tasks.pages import failure_tables, tiles_of
+from engine.tasks.probabilities import PROBABILITIES_NAME, read_probabilities
 from engine.tasks.runner import Outcome, Run, Task
 
 KIND: Final = "suggest"
 SUGGESTED_NAME: Final = "suggested.manifest"
 TABLE_NAME: Final = "suggested.csv"
 REPORT_NAME: Final = "report.html"
-PROBABILITIES_NAME: Final = "probabilities.npz"
 
 #: The sample attribute of a suggested sample: {"rank": from 1, "score": in [0, 1], "why": one of suggest.REASONS}.
 PROPERTY: Final = "@labelengine:suggested"
@@ -207,10 +206,10 @@ def _earlier_belief(dataset: Dataset, rows: npt.NDArray[np.int64], by_people: np
     path = dataset.sources.root / PROBABILITIES_NAME
     if f"{dataset.name}.manifest" != RESULT_NAME or not path.is_file():
         return None
-    sources, values = read_probabilities(path)
-    place = {source: at for at, source in enumerate(sources)}
+    said = read_probabilities(path)
+    place = {source: at for at, source in enumerate(said.sources)}
     found = np.array([place.get(dataset[row].source, -1) for row in rows.tolist()], np.int64)
-    known = np.where((found >= 0)[:, None], values[found], np.nan)
+    known = np.where((found >= 0)[:, None], said.values[found], np.nan)
     told = np.isfinite(known).all(axis=1)
     if not bool((told & ~by_people).any()):
         return None
@@ -220,20 +219,6 @@ def _earlier_belief(dataset: Dataset, rows: npt.NDArray[np.int64], by_people: np
         f"uncertainty: {PROBABILITIES_NAME} of the earlier run, for {int((told & ~by_people).sum()):,} unlabeled images"
     )
     return _Belief(torch.from_numpy(known), multi_label, line)
-
-
-def read_probabilities(path: Path) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """The sources (n,) and probabilities (n, k) of auto labeling. Raises InputError for another file."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values, sources = np.asarray(arrays["probabilities"], np.float32), np.asarray(arrays["sources"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: must hold the arrays of auto labeling, cannot be read: {error}") from error
-    if values.ndim != 2 or not len(values) or not values.shape[1] or sources.shape != values.shape[:1]:
-        raise InputError(
-            f"{path}: must hold probabilities (n, k) and sources (n,), got {values.shape} and {sources.shape}"
-        )
-    return [str(source) for source in sources], values
 
 
 def _head_belief(targets: Targets, rows: npt.NDArray[np.int64], vectors: Tensor) -> _Belief:

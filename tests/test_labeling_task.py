@@ -1,0 +1,190 @@
+"""Auto labeling as a task: a request in, OUT full of labels, confirmed, and learned from again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from engine.dataset import Dataset, read_samples
+from engine.decisions import read_decisions
+from engine.errors import Stopped, UsageError
+from engine.label.targets import targets_of
+from engine.models import load_model, read_model_info
+from engine.tasks.catalog import run_request
+from engine.tasks.confirming import confirm
+from engine.tasks.labeling import labeling_task
+from engine.tasks.probabilities import Probabilities, read_probabilities, write_probabilities
+from engine.tasks.request import parse_request
+from engine.tasks.runner import Silent, Status, read_answer
+from engine.tasks.schema import TaskRequest
+
+USUAL = {"steps": "8", "networks": 2, "precision": "float32", "image_size": 16}
+
+
+def request(
+    algorithm_type: str = "fast", *, collect: bool = False, config: Any = None, **options: object
+) -> TaskRequest:
+    entries = [{"label": name, "value": value} for name, value in {**USUAL, **options}.items()]
+    told = {"algorithm_type": algorithm_type, "parameters": entries, **(config or {})}
+    return parse_request({"task_type": "auto-label", "collect_key_sample": collect, "config": told})
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path, dict[str, Any]]:
+    """A finished labeling with key samples: the data set, OUT and the answer. Not to be changed."""
+    from conftest import painted
+
+    folder = tmp_path_factory.mktemp("labeling")
+    dataset = painted(folder / "few")
+    config = {"confidence_scope": "0.00-1.00", "key_sample_output": "doubtful"}
+    return dataset, folder / "out", run_request(request(collect=True, config=config), dataset, folder / "out")
+
+
+Finished = tuple[Dataset, Path, dict[str, Any]]
+
+
+def test_out_holds_what_the_specification_asks_for(shared: Finished) -> None:
+    _, out, answer = shared
+    assert answer == read_answer(out)
+    assert answer["status"] == Status.SUCCEEDED and answer["progress"] == 100.0
+    result = answer["result"]
+    assert (result["annotated_sample_count"], result["total_sample_count"]) == (9, 27)
+    assert result["dataset_type"] == 0 and result["confidence_scope"] == "0.00-1.00"
+    assert sum(each["automatic"] for each in result["labels"]) == 9
+    samples = read_samples(out).samples
+    automatic = [sample for sample in samples if sample.state == "AUTO_ANNOTATION"]
+    assert len(automatic) == 9
+    for sample in automatic:
+        (made,) = sample.labels
+        assert made.annotated_by == "modelarts/active-learning" and made.confidence is not None
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", str(made.creation_time))
+
+
+def test_every_file_says_the_same(shared: Finished) -> None:
+    _, out, answer = shared
+    samples = read_samples(out).samples
+    said = read_probabilities(out / "probabilities.npz")
+    assert list(said.sources) == [sample.source for sample in samples]
+    assert said.labels == tuple(each["label"] for each in answer["result"]["labels"])
+    table = read_decisions(out / "labels.csv")
+    for row, sample in enumerate(samples):
+        names = tuple(str(label.name) for label in sample.labels)
+        assert table[sample.source] == names
+        if not said.labeled[row]:
+            assert names == (said.labels[int(said.values[row].argmax())],)
+    model = load_model(out / "model")
+    assert model.labels == said.labels
+    assert read_model_info(out / "model").training_digest == answer["result"]["choices"]["training_digest"]
+
+
+def test_key_samples_are_copied_with_their_labels(shared: Finished) -> None:
+    dataset, out, answer = shared
+    assert answer["result"]["key_sample_count"] == 9
+    copies = read_samples(out / "doubtful" / "key_samples.manifest")
+    assert len(copies) == 9 and not (out / "key_samples").exists()
+    confidences = [float(sample.labels[0].confidence or 0) for sample in copies]
+    assert confidences == sorted(confidences)
+    first = copies.path(copies[0])
+    assert first.parent == out / "doubtful" and first.stat().st_nlink == 1, "a copy, not a link"
+    assert first.read_bytes() == (dataset.sources.root / first.name).read_bytes()
+
+
+def test_the_page_offers_corrections_under_the_sources_of_the_manifest(shared: Finished) -> None:
+    _, out, _ = shared
+    page = (out / "report.html").read_text("utf-8")
+    assert "decisions.jsonl" in page
+    for sample in read_samples(out):
+        assert (sample.source in page) == (sample.state == "AUTO_ANNOTATION")
+
+
+def test_confirmed_labels_are_learned_from_next_time(few: Dataset, tmp_path: Path) -> None:
+    run_request(request(), few, tmp_path / "out")
+    decisions = tmp_path / "decisions.jsonl"
+    source = read_samples(tmp_path / "out").samples[26].source
+    decisions.write_bytes(orjson.dumps({"source": source, "labels": ["lying"]}))
+    sources = tmp_path / "sources.txt"
+    sources.write_text(read_samples(tmp_path / "out").samples[25].source + "\n", "utf-8")
+    done = confirm(tmp_path / "out", samples=sources, labels=decisions, by="anna")
+    assert (done.confirmed, done.corrected) == (1, 1)
+    again = read_samples(tmp_path / "out")
+    assert int(targets_of(again).labeled.sum()) == 20
+    answer = run_request(request(), again, tmp_path / "second")
+    assert answer["result"]["annotated_sample_count"] == 7
+    kept = read_samples(tmp_path / "second").samples[26].labels
+    assert [(label.name, label.annotated_by) for label in kept] == [("lying", "human/anna")]
+
+
+@pytest.mark.parametrize("where", ["/elsewhere", "../elsewhere", "obs://bucket/keys/", "a/../../b"])
+def test_a_wrong_place_for_key_samples_is_said_before_anything_is_read(few: Dataset, where: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"config\.key_sample_output: must be a folder below OUT, as key_samples, got "
+    ):
+        labeling_task(request(collect=True, config={"key_sample_output": where}), few)
+    labeling_task(request(config={"key_sample_output": where}), few)  # nothing is collected
+
+
+@pytest.mark.parametrize(("algorithm_type", "networks"), [("fast", None), ("accurate", None), ("accurate", 5)])
+def test_progress_ends_near_the_whole(few: Dataset, algorithm_type: str, networks: int | None) -> None:
+    options = {} if networks is None else {"networks": networks}
+    task = labeling_task(
+        parse_request(
+            {
+                "task_type": "auto-label",
+                "config": {
+                    "algorithm_type": algorithm_type,
+                    "parameters": [{"label": name, "value": value} for name, value in options.items()],
+                },
+            }
+        ),
+        few,
+    )
+    assert sum(task.stages.values()) == pytest.approx(100)
+
+
+class Watching(Silent):
+    """Sets the event when a stage of this name is so far."""
+
+    def __init__(self, name: str, done: int, event: Event) -> None:
+        self.name, self.done, self.event, self.now = name, done, event, ""
+
+    def stage(self, name: str, total: int) -> None:
+        self.now = name
+
+    def advance(self, done: int) -> None:
+        if self.now == self.name and done >= self.done:
+            self.event.set()
+
+
+@pytest.mark.parametrize(
+    ("algorithm_type", "stage"),
+    [("fast", "training network 2 of 2"), ("accurate", "learning to tell images apart")],
+)
+def test_ctrl_c_leaves_a_model_and_resume_the_same_result(
+    few: Dataset, tmp_path: Path, algorithm_type: str, stage: str
+) -> None:
+    out, event = tmp_path / "out", Event()
+    with pytest.raises(Stopped, match=r"model/ holds the best model so far; --resume goes on"):
+        run_request(request(algorithm_type), few, out, reporter=Watching(stage, 4, event), stop=event)
+    assert read_answer(out)["status"] == Status.STOPPED
+    assert load_model(out / "model").labels == ("lying", "ring", "standing")
+    assert not (out / "result.manifest").exists()
+    run_request(request(algorithm_type), few, out, resume=True)
+    run_request(request(algorithm_type), few, tmp_path / "whole")
+    resumed, whole = (read_probabilities(each / "probabilities.npz") for each in (out, tmp_path / "whole"))
+    assert resumed.values.tobytes() == whole.values.tobytes()
+    assert read_model_info(out / "model").id == read_model_info(tmp_path / "whole" / "model").id
+
+
+def test_probabilities_come_back_as_they_went(tmp_path: Path) -> None:
+    values = np.array([[0.25, 0.75], [np.nan, np.nan]], np.float32)
+    said = Probabilities(("a/ü.jpg", "b\n.jpg"), ("cat", "\N{CAT FACE}"), values, np.array([True, False]))
+    write_probabilities(tmp_path / "probabilities.npz", said)
+    back = read_probabilities(tmp_path / "probabilities.npz")
+    assert (back.sources, back.labels) == (said.sources, said.labels)
+    assert np.array_equal(back.values, values, equal_nan=True) and back.labeled.tolist() == [True, False]
