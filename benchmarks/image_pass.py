@@ -12,13 +12,13 @@ Recorded on 2 cores, Python 3.11, opencv 5.0, torch 2.14, CleanVision 0.3.7:
 
     2 threads of 2, 9 repeats
     364 JPEGs of 640x480      images/s  of decode
-      bare decode                  3,038.3       1.00
-      labelengine                  2,210.0       0.73
-      CleanVision                    108.1       0.04
+      bare decode                  3,058.3       1.00
+      labelengine                  2,197.2       0.72
+      CleanVision                    108.4       0.04
     24 JPEGs of 4032x3024      images/s  of decode
-      bare decode                    122.4       1.00
-      labelengine                    109.5       0.89
-      CleanVision                      2.3       0.02
+      bare decode                    122.9       1.00
+      labelengine                    108.8       0.88
+      CleanVision                      2.4       0.02
 
 Machines differ: compare within a table. On this one the pass of before made 1,066 images/s at 640x480, 0.35 of a bare
 decode: its many short torch operations handed the interpreter lock to and fro between the threads. Beside others at

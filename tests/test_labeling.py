@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import cv2
 import numpy as np
+import orjson
 import pytest
 import torch
 from conftest import SHAPES, draw, paint
@@ -128,6 +130,14 @@ def test_a_budget_of_a_tenth_of_a_minute_is_kept(few: Dataset) -> None:
     assert len(steps) == 2 and min(steps) >= 8
     repeated = label(few, steps=tuple(steps))
     assert model_digest(repeated.classifier) == model_digest(labeling.classifier)
+
+
+def test_a_run_that_goes_on_has_only_the_rest_of_the_time(few: Dataset, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    with pytest.raises(Unfinished):
+        label(few, steps=(), minutes=0.2, folder=tmp_path, stopped=lambda: time.perf_counter() - began > 4)
+    (file,) = tmp_path.glob("training-*/steps.json")
+    assert orjson.loads(file.read_bytes())["spent"] > 3.5
 
 
 def test_epochs_are_another_way_to_say_steps(few: Dataset) -> None:

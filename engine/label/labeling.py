@@ -136,10 +136,13 @@ def auto_label(
             clock.given = (math.ceil(epochs * len(pool.labeled) / batch_for(len(pool.labeled), settings)),)
         note(_plan_in_words(algorithm_type, minutes, clock.given, pool))
         learn = fast if algorithm_type == "fast" else accurate
-        verdict = learn(pool, settings, clock=clock, stage=_unbroken(stage), watch=Watch(stopped=stopped, folder=work))
+        try:
+            watch = Watch(stopped=stopped, folder=work)
+            verdict = learn(pool, settings, clock=clock, stage=_unbroken(stage), watch=watch)
+        finally:
+            clock.keep()  # a run that goes on has only the rest of the time
         probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
         probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
-        clock.keep()
     choices = {
         "minutes": minutes,
         "steps": "+".join(map(str, clock.decided)),
