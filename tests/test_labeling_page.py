@@ -106,7 +106,7 @@ def test_a_card_for_every_label_the_largest_first(dataset):
 
 
 def test_facts_tell_what_was_chosen(dataset):
-    facts = dict(page_of(dataset, cv_accuracy=0.9651, cv_accuracy_interval=[0.94, 0.981], ece=0.0183).facts)
+    facts = dict(page_of(dataset, cv_accuracy=0.9651, cv_accuracy_interval=[0.94, 0.981], cv_ece=0.0183).facts)
     assert facts == {
         "labeled automatically": "3",
         "labeled by people": "4",
@@ -116,12 +116,18 @@ def test_facts_tell_what_was_chosen(dataset):
         "algorithm": "fast",
         "unreadable": "1",
     }
-    assert "accuracy expected" not in dict(page_of(dataset, cv_accuracy=None, minutes_used=2.96).facts)
-    assert dict(page_of(dataset, minutes_used=2.96).facts)["minutes used"] == "3.0"
+    assert "accuracy expected" not in dict(page_of(dataset, cv_accuracy=None, minutes=2.96).facts)
+    assert dict(page_of(dataset, minutes=2.96).facts)["minutes asked for"] == "2.96"
 
 
 def test_tables_by_hand(dataset):
-    choices = {"bf16": False, "candidates": {"ridge": 0.9412, "a_net": None}, "why": "measured", "steps": [12000, 5]}
+    choices = {
+        "unlabeled_images_used": False,
+        "precision": "bfloat16",
+        "candidates": {"ridge": 0.9412, "a_net": None},
+        "why": "measured",
+        "steps": [12000, 5],
+    }
     tables = {table.title: table for table in page_of(dataset, **choices).tables}
     assert tables["Confusions"].rows == (("cat", "dog", "1", "50 %"),)
     assert tables["Counts"].rows == (

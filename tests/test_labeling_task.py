@@ -99,6 +99,8 @@ def test_the_page_offers_corrections_under_the_sources_of_the_manifest(shared: F
     _, out, _ = shared
     page = (out / "report.html").read_text("utf-8")
     assert "decisions.jsonl" in page
+    for told in ("accuracy expected", "calibration error (ECE)", "minutes asked for", "drawn at random among all"):
+        assert told in page
     for sample in read_samples(out):
         assert (sample.source in page) == (sample.state == "AUTO_ANNOTATION")
 
