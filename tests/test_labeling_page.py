@@ -136,7 +136,8 @@ def test_tables_by_hand(dataset):
         ("eel", "1", "0", "–", "–"),
     )
     assert tables["Choices"].rows == (
-        ("16-bit numbers (bfloat16)", "no"),
+        ("unlabeled images used", "no"),
+        ("numbers that networks compute in", "bfloat16"),
         ("candidates: ridge", "0.9412"),
         ("candidates: a net", "–"),
         ("why", "measured"),
