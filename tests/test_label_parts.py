@@ -16,6 +16,7 @@ from engine.label.augment import STRONG, VIEWS, WEAK, Policy, altered, plain
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import probabilities_of, resized
 from engine.label.clock import LEAST_STEPS, Clock
+from engine.label.descent import Descent, orthogonalised
 from engine.label.losses import Told, cross_entropy, nearest_pairs, smoothed, supervised
 from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
 from engine.label.propagation import balanced, graph_of, propagated
@@ -182,9 +183,9 @@ def test_smoothed_targets_keep_their_sum() -> None:
 def test_pairs_that_lie_together_cost_less() -> None:
     z = torch.eye(8)[:4]
     together, apart = nearest_pairs(torch.cat([z, z])), nearest_pairs(torch.cat([z, z.roll(1, 0)]))
-    # Of 7 others one is the partner at cosine 1, six are at 0, over a temperature of 0.2.
-    assert float(together) == pytest.approx(math.log(math.exp(5) + 6) - 5, abs=1e-5)
-    assert float(apart) == pytest.approx(math.log(math.exp(5) + 6), abs=1e-5)
+    # Of 7 others one is the partner at cosine 1, six are at 0, over a temperature of 0.1.
+    assert float(together) == pytest.approx(math.log(math.exp(10) + 6) - 10, abs=1e-5)
+    assert float(apart) == pytest.approx(math.log(math.exp(10) + 6), abs=1e-5)
 
 
 # ---- Training. ----
@@ -254,12 +255,41 @@ def test_a_loss_that_is_no_number_is_recovered_from_and_in_the_end_said() -> Non
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
-    training = Training(network(), 100, Recipe(learning_rate=0.5), False)
-    rates = []
+    training = Training(network(), 100, Recipe(), False)
+    shares = []
     for training.step in range(100):
-        rates.append(training._rate())
-    assert rates[5] == pytest.approx(0.25) and rates[10] == pytest.approx(0.5) and max(rates) == rates[10]
-    assert rates[55] == pytest.approx(0.25) and rates[99] < 0.001
+        shares.append(training._share())
+    assert shares[5] == pytest.approx(0.5) and shares[10] == pytest.approx(1) and max(shares) == shares[10]
+    assert shares[55] == pytest.approx(0.5) and shares[99] < 0.02
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(6, 20), (20, 6), (5, 5)])
+def test_orthogonalised_keeps_directions_and_makes_them_equally_long(rows: int, columns: int) -> None:
+    matrix = torch.randn(rows, columns, generator=generator_of("matrix"))
+    u, before, vh = torch.linalg.svd(matrix, full_matrices=False)
+    turned = u.T @ orthogonalised(matrix) @ vh.T
+    assert turned.diagonal().min() > 0.4 and turned.diagonal().max() < 1.3
+    assert (turned - turned.diagonal().diag()).abs().max() < 1e-4  # the same singular vectors
+    assert turned.diagonal().max() / turned.diagonal().min() < before.max() / before.min()
+    assert torch.equal(orthogonalised(torch.zeros(3, 4)), torch.zeros(3, 4))
+
+
+def test_descent_moves_filters_across_and_all_else_down() -> None:
+    net = network()
+    filters, head, norm = net.stages[0].widen.weight, net.head.weight, net.stages[0].widen_norm.bias
+    descent = Descent(net, rate=0.5, other_rate=0.1, weight_decay=0.2, dtype=torch.float32)
+    gradient = torch.randn(filters.shape, generator=generator_of("gradient"))
+    before = [each.detach().clone() for each in (filters, head, norm)]
+    filters.grad, head.grad, norm.grad = gradient, torch.ones_like(head), torch.ones_like(norm)
+    descent.at(0.5)
+    descent.step()
+    # The first step with Nesterov momentum goes along (1 + momentum) times the gradient.
+    unit = before[0] * len(filters) ** 0.5 / before[0].norm()
+    update = orthogonalised(gradient.reshape(len(gradient), -1)).view_as(gradient)
+    assert torch.allclose(filters, unit - 0.25 * update, atol=1e-5)
+    assert torch.allclose(head, before[1] - 0.05 * 1.9 * (1 + 0.2 * before[1]), atol=1e-6)
+    assert torch.allclose(norm, before[2] - 0.05 * 1.9, atol=1e-6)
+    assert torch.equal(net.stem.weight, network().stem.weight)
 
 
 def test_a_deck_deals_every_sample_once_a_round_and_any_step_alike() -> None:

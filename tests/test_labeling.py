@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,13 +14,16 @@ import orjson
 import pytest
 import torch
 from conftest import SHAPES, draw, paint
+from torch import nn
 
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, Stopped, UsageError
+from engine.label.clock import Clock
 from engine.label.labeling import auto_label, default_minutes
 from engine.label.opinions import Unfinished
 from engine.label.results import Labeling, annotated
 from engine.label.targets import targets_of
+from engine.label.training import Training, train
 from engine.models import model_digest
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.sources import Sources
@@ -182,6 +186,40 @@ def test_a_checkpoint_of_other_settings_is_not_taken(few: Dataset, tmp_path: Pat
     resumed = label(few, folder=tmp_path / "cache", learning_rate=0.01)
     assert model_digest(resumed.classifier) == model_digest(label(few, learning_rate=0.01).classifier)
     assert model_digest(resumed.classifier) != model_digest(label(few).classifier)
+
+
+def test_a_checkpoint_of_other_pixels_is_not_taken(few: Dataset, tmp_path: Path) -> None:
+    label(few, folder=tmp_path / "cache")
+    for sample in few.samples[:18:3]:
+        path = few.sources.path(sample.source)
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    resumed = label(few, folder=tmp_path / "cache")
+    assert model_digest(resumed.classifier) == model_digest(label(few).classifier)
+
+
+@pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
+@pytest.mark.parametrize("minutes", [0.2, 3.0])
+def test_a_budget_is_kept_on_a_machine_whose_steps_take_what_they_were_measured_to_take(
+    few: Dataset, algorithm_type: str, minutes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    seconds = {"fast": 0.05, "control": 0.05, "pretraining": 0.2, "accurate": 0.15}
+
+    def two_steps(name: str, net: nn.Module, steps: int, *arguments: object, **options: object) -> Training:
+        nonlocal now
+        now += steps * seconds[name.split("-")[0]]
+        return train(name, net, 2, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    monkeypatch.setattr("engine.label.labeling.Clock", partial(Clock, now=lambda: now))
+    monkeypatch.setattr("engine.label.fast.supervised_seconds", lambda pool, plan: seconds["fast"])
+    monkeypatch.setattr("engine.label.accurate.supervised_seconds", lambda pool, plan: seconds["control"])
+    monkeypatch.setattr("engine.label.accurate._pair_seconds", lambda pool, plan, pairs: seconds["pretraining"])
+    monkeypatch.setattr("engine.label.accurate._consistent_seconds", lambda pool, plan: seconds["accurate"])
+    for room in ("crossfit", "accurate"):
+        monkeypatch.setattr(f"engine.label.{room}.train", two_steps)
+    label(few, algorithm_type, steps=(), minutes=minutes, reserve=1.0)
+    assert now == pytest.approx(60 * minutes - 1.0, rel=0.1)
 
 
 @pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])

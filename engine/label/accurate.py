@@ -27,7 +27,7 @@ from engine.label.clock import Clock
 from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
 from engine.label.fast import from_labels, supervised_seconds
 from engine.label.losses import (
-    UNLABELED_RATIO,
+    VIEW_SIDES,
     Believed,
     Loss,
     Projected,
@@ -51,8 +51,11 @@ PRETRAINING_SHARE: Final = 0.45
 CONTROL_SHARE: Final = 0.1
 #: Pairs of views a step, at most a quarter of the images.
 PAIRS: Final = 256
-PRETRAINING_RATE: Final = 0.2
-LEARNING_RATE: Final = 0.06
+PRETRAINING_RATE: Final = 0.24
+LEARNING_RATE: Final = 0.1
+#: Unlabeled images a step, for each of a batch of labeled ones; labeled ones, at least.
+_UNLABELED: Final = 3
+_LEAST_LABELED: Final = 16
 #: A control is clearly better when its log loss is lower by so many standard errors (one-sided 95 %).
 _CLEARLY: Final = 1.645
 #: Content for the graph: whitened directions of what the network sees, and how histograms of gradients weigh beside
@@ -124,15 +127,22 @@ def _content(pool: Pool, plan: Plan, net: Network) -> Tensor:
 
 
 def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
-    """What a step of pretraining takes here."""
+    """What a step of pretraining takes here, on the mean."""
     images = pool.sized(plan.image_size)(torch.arange(pairs) % len(pool))
     views = torch.cat([images, images])
     policy, chance = VIEWS.flipped(plan.flips), generator_of("timing")
-    begun = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
-    net = Projected(begun, generator_of("timing")).to(pool.device)
-    side = view_side(images)
-    return step_seconds(
-        net, lambda net: nearest_pairs(net(altered(views, policy, chance, side=side))), bfloat16=plan.bfloat16
+
+    def seconds(side: int) -> float:
+        begun = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
+        net = Projected(begun, generator_of("timing")).to(pool.device)
+        return step_seconds(
+            net, lambda net: nearest_pairs(net(altered(views, policy, chance, side=side))), bfloat16=plan.bfloat16
+        )
+
+    ends = [start for start, _ in VIEW_SIDES[1:]] + [1.0]
+    return sum(
+        (end - start) * seconds(view_side(plan.image_size, start))
+        for (start, _), end in zip(VIEW_SIDES, ends, strict=True)
     )
 
 
@@ -192,18 +202,26 @@ def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names
         Told(rows, pool.told[rows]),
         Believed(unlabeled, beliefs.without[part][unlabeled], beliefs.shares),
         STRONG.flipped(plan.flips),
-        plan.batch,
+        _batches(pool, plan),
         plan.seed,
         *names,
         multi_label=pool.multi_label,
     )
 
 
+def _batches(pool: Pool, plan: Plan) -> tuple[int, int]:
+    """Labeled and unlabeled images of a step: together as much work as four batches of labeled ones.
+
+    Of few labels only a few at a time, else they are learned by heart long before the others are.
+    """
+    return min(plan.batch, max(_LEAST_LABELED, len(pool.labeled) // 8)), _UNLABELED * plan.batch
+
+
 def _consistent_seconds(pool: Pool, plan: Plan) -> float:
     """What a step of `_from_everything` takes here: the student's images, and the teacher's look at the unlabeled
     ones."""
-    student = plan.batch * (1 + UNLABELED_RATIO)
-    rows = torch.arange(student) % len(pool)
+    labeled, unlabeled = _batches(pool, plan)
+    rows = torch.arange(labeled + unlabeled) % len(pool)
     images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
     policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
     net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
@@ -211,7 +229,7 @@ def _consistent_seconds(pool: Pool, plan: Plan) -> float:
 
     def loss(net: nn.Module) -> Tensor:
         with torch.no_grad():
-            teacher(altered(images[plan.batch :], WEAK, chance))
+            teacher(altered(images[labeled:], WEAK, chance))
         return cross_entropy(net(altered(images, policy, chance)), targets, pool.multi_label).mean()
 
     return step_seconds(net, loss, bfloat16=plan.bfloat16)

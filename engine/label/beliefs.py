@@ -1,7 +1,8 @@
 """What is thought of the unlabeled images before any network is taught labels: for each part of the labels, without it.
 
 In: vectors of all images, and the labels. Out: `Beliefs`. A closed-form head and a graph of neighbours are asked, by
-themselves and together; which of these ways is taken is decided on the parts that each has not seen.
+themselves and together; which of these ways is taken is decided on the parts that each has not seen, and so is the
+temperature that makes its beliefs as sure as they are right: as they come from the graph they are nearly even.
 """
 
 from __future__ import annotations
@@ -73,11 +74,16 @@ def beliefs_of(pool: Pool, plan: Plan, vectors: Tensor) -> Beliefs:
             beliefs = way(graph, heads[part], told, shares)
             held[plan.fold == part] = beliefs[rows[plan.fold == part]]
             made[name] += [beliefs] if part < plan.members else []
-        logits = held.clamp(min=1e-6).log()
-        by_way = probabilities_of(logits, temperature_of(logits, truth, multi_label=False), False)
+        temperature = temperature_of(_logits(held), truth, multi_label=False)
+        by_way = probabilities_of(_logits(held), temperature, False)
         losses[name] = round(mean_log_loss(by_way, truth, multi_label=False), 4)
+        made[name] = [probabilities_of(_logits(beliefs), temperature, False) for beliefs in made[name]]
     best = min(losses, key=lambda name: losses[name])
     return Beliefs(best, tuple(made[best]), losses, shares)
+
+
+def _logits(beliefs: Tensor) -> Tensor:
+    return beliefs.clamp(min=1e-6).log()
 
 
 def shares_of(truth: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from engine.label.training import Watch, generator_of, step_seconds
 #: Parts of the labels, and networks that each miss one of them.
 FOLDS: Final = 5
 MEMBERS: Final = 3
-LEARNING_RATE: Final = 0.1
+LEARNING_RATE: Final = 0.24
 
 
 def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:

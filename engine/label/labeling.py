@@ -126,7 +126,8 @@ def auto_label(
         )
         minutes = minutes or default_minutes(algorithm_type, len(pool), len(pool.labeled), device)
         digest = _digest(samples, targets)
-        asked = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed, encoder.name)
+        seen = hashlib.sha256(found.features.tobytes()).hexdigest()  # other pixels have other features
+        asked = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed, encoder.name, seen)
         work = folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)

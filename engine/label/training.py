@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import InputError
+from engine.label.descent import Descent
 from engine.label.networks import Network
 
 #: Seconds between two checkpoints.
@@ -35,14 +35,15 @@ State: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a network learns: stochastic gradient descent with Nesterov momentum, a warm-up and a cosine to nothing.
+    """How a network learns (see `Descent`): a warm-up, then evenly down to nothing.
 
-    learning_rate: the peak. weight_decay: of matrices and filters only. warm_up: share of the steps.
+    learning_rate: the peak, of filters. other_rate: of heads, norms and biases. weight_decay: of heads. warm_up: share
+    of the steps.
     """
 
-    learning_rate: float = 0.1
+    learning_rate: float = 0.24
+    other_rate: float = 0.05
     weight_decay: float = 5e-4
-    momentum: float = 0.9
     warm_up: float = 0.1
 
 
@@ -66,19 +67,20 @@ class Training:
     recipe: Recipe
     bfloat16: bool
     average: nn.Module = field(init=False)
-    optimizer: torch.optim.Optimizer = field(init=False)
+    optimizer: Descent = field(init=False)
     memory: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     recoveries: int = 0
 
     def __post_init__(self) -> None:
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
-        trained = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [each for each in trained if each.ndim > 1], "weight_decay": self.recipe.weight_decay},
-            {"params": [each for each in trained if each.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=self.recipe.momentum, nesterov=True)
+        self.optimizer = Descent(
+            self.net,
+            rate=self.recipe.learning_rate,
+            other_rate=self.recipe.other_rate,
+            weight_decay=self.recipe.weight_decay,
+            dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
+        )
 
     @property
     def finished(self) -> bool:
@@ -89,19 +91,17 @@ class Training:
         if not bool(loss.isfinite()):
             self._recover(float(loss.detach()))
             return
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate() * 0.5**self.recoveries
+        self.optimizer.at(self._share() * 0.5**self.recoveries)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.step += 1
         self._follow()
 
-    def _rate(self) -> float:
-        """The learning rate of this step."""
+    def _share(self) -> float:
+        """Of the peak rates, at this step."""
         at, warm_up = self.step / self.steps, self.recipe.warm_up
-        share = at / warm_up if at < warm_up else 0.5 * (1 + math.cos(math.pi * (at - warm_up) / (1 - warm_up)))
-        return self.recipe.learning_rate * max(share, 1e-3)
+        return max(1e-3, at / warm_up if at < warm_up else (1 - at) / (1 - warm_up))
 
     def _follow(self) -> None:
         """Let the average follow the network; quickly at first, when there is little to average."""
