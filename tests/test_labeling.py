@@ -203,7 +203,7 @@ def test_a_budget_is_kept_on_a_machine_whose_steps_take_what_they_were_measured_
     few: Dataset, algorithm_type: str, minutes: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    seconds = {"fast": 0.05, "control": 0.05, "pretraining": 0.2, "accurate": 0.15}
+    seconds = {"fast": 0.05, "labels": 0.05, "pretraining": 0.2, "accurate": 0.15}
 
     def two_steps(name: str, net: nn.Module, steps: int, *arguments: object, **options: object) -> Training:
         nonlocal now
@@ -213,7 +213,7 @@ def test_a_budget_is_kept_on_a_machine_whose_steps_take_what_they_were_measured_
     monkeypatch.setattr("time.perf_counter", lambda: now)
     monkeypatch.setattr("engine.label.labeling.Clock", partial(Clock, now=lambda: now))
     monkeypatch.setattr("engine.label.fast.supervised_seconds", lambda pool, plan: seconds["fast"])
-    monkeypatch.setattr("engine.label.accurate.supervised_seconds", lambda pool, plan: seconds["control"])
+    monkeypatch.setattr("engine.label.accurate.supervised_seconds", lambda pool, plan: seconds["labels"])
     monkeypatch.setattr("engine.label.accurate._pair_seconds", lambda pool, plan, pairs: seconds["pretraining"])
     monkeypatch.setattr("engine.label.accurate._consistent_seconds", lambda pool, plan: seconds["accurate"])
     for room in ("crossfit", "accurate"):
@@ -240,7 +240,7 @@ def test_one_network_that_was_stopped_anywhere_is_never_a_finished_result(few: D
         labeling = label(few, "accurate", networks=1, steps=(3,), stopped=after(calls))
     except Stopped:
         return
-    assert labeling.choices["compared_on"] > 0  # all of it was done: the network was held against the control
+    assert labeling.choices["compared_on"] > 0  # all of it was done: the network was held against what it was before
 
 
 # ---- What data sets in the wild hold. ----

@@ -167,7 +167,7 @@ def test_our_own(lights: Dataset, monkeypatch: pytest.MonkeyPatch, algorithm: st
     (trial,) = simulate(lights, labels=[15], seeds=1, algorithms=[algorithm], steps=(8,), threads=1)
     assert (trial.error, trial.scored) == ("", 15)
     assert trial.scores["accuracy"] is not None and trial.scores["accuracy"] > 0.6  # a third is chance
-    assert trial.choices["steps"] == steps  # of accurate: telling apart, the control, the network
+    assert trial.choices["steps"] == steps  # of accurate: telling apart, the labels, everything
 
 
 def test_too_few_labels_for_the_rules_are_a_line_of_the_table(lights: Dataset) -> None:

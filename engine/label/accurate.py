@@ -1,10 +1,11 @@
 """`accurate`: labeled images, and what the unlabeled ones show without labels (CreateTask, table 3).
 
-Four steps. A network learns to tell images apart without any label (SimCLR); labels spread over a graph of neighbours
-in what it sees, balanced as the classes are among the labels; networks that begin there learn to agree with their own
-averaged selves on unlabeled images (consistency); and a control that sees labels only is held against the first of them
-on labels that neither has seen: where it is clearly better, the unlabeled images have not helped and the control's way
-is taken. Which beliefs begin, how much the networks count: all decided out of fold.
+A network learns to tell images apart without any label (SimCLR), and labels spread over a graph of neighbours in what
+it sees, balanced as the classes are among the labels. Networks that begin there are taught the labels. What the graph
+and the networks believe of the unlabeled images is where consistency begins: each network learns to agree with its own
+averaged self on them. On labels that neither has seen the first network is held against itself as it was before: where
+it was clearly better then, the unlabeled images have not helped, and the rest of the time goes to the labels alone.
+Which beliefs begin, how much the networks count: all decided out of fold.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from torch import Tensor, nn
 
 from engine.embeddings import Gradients, content_vectors, fit_whitening
 from engine.label.augment import STRONG, VIEWS, WEAK, altered
-from engine.label.beliefs import Beliefs, beliefs_of
+from engine.label.beliefs import Beliefs, beliefs_of, with_networks
 from engine.label.calibration import log_losses, temperature_of
 from engine.label.classifier import probabilities_of, resized
 from engine.label.clock import Clock
-from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
+from engine.label.crossfit import Member, logits_of, prediction_seconds, seen_by, trained_member
 from engine.label.fast import from_labels, supervised_seconds
 from engine.label.losses import (
     VIEW_SIDES,
@@ -46,23 +47,27 @@ from engine.label.training import Watch, generator_of, step_seconds, train
 
 FOLDS: Final = 5
 MEMBERS: Final = 2
-#: Of the time: learning to tell images apart; of what is left then, the control.
-PRETRAINING_SHARE: Final = 0.45
-CONTROL_SHARE: Final = 0.1
+#: Of the time: learning to tell images apart; of what is left then, teaching the labels.
+PRETRAINING_SHARE: Final = 0.4
+TEACHING_SHARE: Final = 0.35
+TEACHING_STAGE: Final = "teaching network {} of {} the labels"
 #: Pairs of views a step, at most a quarter of the images.
 PAIRS: Final = 256
 PRETRAINING_RATE: Final = 0.24
+TEACHING_RATE: Final = 0.24
 LEARNING_RATE: Final = 0.1
 #: Unlabeled images a step, for each of a batch of labeled ones; labeled ones, at least.
 _UNLABELED: Final = 3
 _LEAST_LABELED: Final = 16
-#: A control is clearly better when its log loss is lower by so many standard errors (one-sided 95 %).
+#: A network was clearly better before when its log loss is lower by so many standard errors (one-sided 95 %).
 _CLEARLY: Final = 1.645
 #: Content for the graph: whitened directions of what the network sees, and how histograms of gradients weigh beside
 #: them.
 _WHITENED: Final = 128
 _GRADIENTS_WEIGHT: Final = 0.7
 _BATCH: Final = 512
+#: A network that was taught the labels only, of two lessons, counts as so far trained.
+_NOT_YET: Final = 0.9
 #: Seconds that the graph takes an image, about.
 _SPREADING: Final = 1.5e-3
 
@@ -80,12 +85,11 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     if watch.stopped():
         return verdict_of(pool, plan, head, [])
     advance = stage("spreading labels", len(pool))
-    beliefs = beliefs_of(pool, plan, _content(pool, plan, start))
+    graph = beliefs_of(pool, plan, _content(pool, plan, start))
     advance(len(pool))
-    members, choice = _members(pool, plan, start, beliefs, seconds, clock=clock, stage=stage, watch=watch)
+    members, choice = _members(pool, plan, start, graph, seconds, clock=clock, stage=stage, watch=watch)
     verdict = verdict_of(pool, plan, head, members)
-    found = {"beliefs": beliefs.way, "cv_log_loss_of_beliefs": beliefs.losses, **choice, **verdict.found}
-    return replace(verdict, found=found)
+    return replace(verdict, found={**choice, **verdict.found})
 
 
 # ---- Before any label: a network that tells images apart. ----
@@ -146,14 +150,14 @@ def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
     )
 
 
-# ---- Then with labels: the control, and the members. ----
+# ---- Then with labels, then with everything. ----
 
 
 def _members(
     pool: Pool,
     plan: Plan,
     start: Network,
-    beliefs: Beliefs,
+    graph: Beliefs,
     supervised: float,
     *,
     clock: Clock,
@@ -162,37 +166,59 @@ def _members(
 ) -> tuple[list[Member], dict[str, Any]]:
     """The trained members, and what was chosen and why. supervised: seconds of a step with labels only."""
     consistency = clock.measured(lambda: _consistent_seconds(pool, plan))
-    recipe = plan.recipe(LEARNING_RATE)
+    asking = prediction_seconds(pool, plan, supervised)
+    parts = range(plan.members)
 
-    def member(part: int, loss: Loss, share: float, step_seconds: float, name: str, title: str) -> Member:
+    def train_on(part: int, net: Network, loss: Loss, steps: int, rate: float, *, name: str, title: str) -> Member:
+        own = replace(watch, progress=stage(title.format(part + 1, plan.members), steps))
+        return trained_member(pool, plan, part, net, loss, steps, plan.recipe(rate), name=name, watch=own)
+
+    def taught_labels(part: int, name: str, share: float, title: str) -> Member:
         net = copied(start)
         reset_head(net, generator_of(plan.seed, "head", part))
-        steps = clock.steps(share, step_seconds)
-        own = replace(watch, progress=stage(title, steps))
-        return trained_member(pool, plan, part, net, loss, steps, recipe, name=name, watch=own)
-
-    def by_labels(part: int, share: float, name: str, title: str) -> Member:
         loss = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
-        return member(part, loss, share, supervised, name, title)
+        return train_on(part, net, loss, clock.steps(share, supervised), TEACHING_RATE, name=name, title=title)
 
-    def by_everything(part: int, share: float, name: str, title: str) -> Member:
-        loss = _from_everything(pool, plan, part, beliefs, name, part)
-        return member(part, loss, share, consistency, name, title)
+    def taught_everything(part: int, before: Member, beliefs: Beliefs) -> Member:
+        net, loss = copied(before.network), _from_everything(pool, plan, part, beliefs, "accurate", part)
+        steps = clock.steps(1 / (plan.members - part), consistency)
+        return train_on(part, net, loss, steps, LEARNING_RATE, name="accurate", title=NETWORK_STAGE)
 
-    control = by_labels(0, CONTROL_SHARE, "control", "training a control on labels only")
-    if watch.stopped():
-        # A control alone is never the whole committee that was asked for.
-        return ([control] if plan.members > 1 else []), {}
-    members = [by_everything(0, 1 / plan.members, "accurate", NETWORK_STAGE.format(1, plan.members))]
-    choice = _compared(pool, plan, control, members[0])
-    go_on = by_everything if choice["unlabeled_images_used"] else by_labels
-    if go_on is by_labels:
-        members = [control]
+    clock.reserve += asking
+    each = TEACHING_SHARE / plan.members
+    taught: list[Member] = []
+    for part in parts:
+        taught.append(taught_labels(part, "labels", each / (1 - part * each), TEACHING_STAGE))
+        if watch.stopped():
+            # What is taught the labels alone is not yet what was asked for.
+            return [_not_yet(member) for member in taught], {}
+    beliefs = with_networks(pool, plan, graph, [_said(pool, plan, member) for member in taught])
+    clock.reserve -= asking
+
+    first = taught_everything(0, taught[0], beliefs)
+    choice = {
+        "beliefs": beliefs.way,
+        "cv_log_loss_of_beliefs": beliefs.losses,
+        **_compared(pool, plan, taught[0], first),
+    }
+    members = [first] if choice["unlabeled_images_used"] else []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
-        title = NETWORK_STAGE.format(part + 1, plan.members)
-        members.append(go_on(part, 1 / (plan.members - part), "accurate", title))
-    return members, choice
+        if choice["unlabeled_images_used"]:
+            members.append(taught_everything(part, taught[part], beliefs))
+        else:
+            members.append(taught_labels(part, "longer", 1 / (plan.members - part), NETWORK_STAGE))
+    return members or [_not_yet(taught[0])], choice
+
+
+def _not_yet(member: Member) -> Member:
+    """A member that is not finished, whatever it has learned."""
+    return replace(member, trained=min(member.trained, _NOT_YET))
+
+
+def _said(pool: Pool, plan: Plan, member: Member) -> Tensor:
+    """(m, k) logits of all images."""
+    return logits_of(pool, member.network, torch.arange(len(pool)), plan)
 
 
 def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names: object) -> Loss:
@@ -235,21 +261,21 @@ def _consistent_seconds(pool: Pool, plan: Plan) -> float:
     return step_seconds(net, loss, bfloat16=plan.bfloat16)
 
 
-def _compared(pool: Pool, plan: Plan, control: Member, first: Member) -> dict[str, Any]:
-    """Whether the unlabeled images have helped: both members asked about the same part, which neither has seen."""
-    truth = pool.told[pool.labeled[plan.fold == first.part]] > 0
+def _compared(pool: Pool, plan: Plan, before: Member, after: Member) -> dict[str, Any]:
+    """Whether the unlabeled images have helped: the same network before and after, on labels that it has not seen."""
+    truth = pool.told[pool.labeled[plan.fold == after.part]] > 0
     multi_label = pool.multi_label
 
     def losses(member: Member) -> Tensor:
         temperature = temperature_of(member.logits, truth, multi_label=multi_label)
         return log_losses(probabilities_of(member.logits, temperature, multi_label), truth, multi_label=multi_label)
 
-    worse = losses(first) - losses(control)
+    worse = losses(after) - losses(before)
     error = float(worse.std() / len(worse) ** 0.5) if len(worse) > 1 else float("inf")
     mean = float(worse.mean()) if len(worse) else 0.0
     return {
         "unlabeled_images_used": not mean > _CLEARLY * error,
-        "log_loss_above_control": round(mean, 4),
-        "log_loss_above_control_error": round(error, 4) if len(worse) > 1 else None,
+        "log_loss_above_labels_only": round(mean, 4),
+        "log_loss_above_labels_only_error": round(error, 4) if len(worse) > 1 else None,
         "compared_on": len(worse),
     }

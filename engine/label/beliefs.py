@@ -1,14 +1,16 @@
-"""What is thought of the unlabeled images before any network is taught labels: for each part of the labels, without it.
+"""What is thought of the unlabeled images before networks learn from them: for each part of the labels, without it.
 
-In: vectors of all images, and the labels. Out: `Beliefs`. A closed-form head and a graph of neighbours are asked, by
-themselves and together; which of these ways is taken is decided on the parts that each has not seen, and so is the
-temperature that makes its beliefs as sure as they are right: as they come from the graph they are nearly even.
+In: vectors of all images, and the labels; then what networks say that were taught labels. Out: `Beliefs`. A
+closed-form head, a graph of neighbours and the networks are asked, by themselves and together; which of these ways is
+taken is decided on the parts that each has not seen, and so is the temperature that makes its beliefs as sure as they
+are right: as they come from the graph they are nearly even.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeAlias
 
 import torch
@@ -42,6 +44,7 @@ def _together(graph: Graph, head: Tensor, told: Tensor, shares: Tensor) -> Tenso
 #: How beliefs are made, by name: of the graph, what the head says (m, k), what was told (m, k), and the shares (k,).
 WAYS: Final[dict[str, _Way]] = {"graph": _graph, "graph of head": _graph_of_head, "head and graph": _together}
 HEAD_ONLY: Final = "head"
+NETWORKS: Final = "networks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,41 @@ def beliefs_of(pool: Pool, plan: Plan, vectors: Tensor) -> Beliefs:
     return Beliefs(best, tuple(made[best]), losses, shares)
 
 
-def _logits(beliefs: Tensor) -> Tensor:
-    return beliefs.clamp(min=1e-6).log()
+def with_networks(pool: Pool, plan: Plan, beliefs: Beliefs, said: Sequence[Tensor]) -> Beliefs:
+    """The beliefs, or what networks say, or both as independent witnesses: what has the least log loss on the parts
+    that the networks have not seen. said: logits of all m images by each member, (m, k), in the order of parts."""
+    rows, multi_label = pool.labeled, pool.multi_label
+    truth = pool.told[rows] > 0
+    ways = {
+        beliefs.way: list(map(partial(_logits, multi_label=multi_label), beliefs.without)),
+        NETWORKS: list(said),
+    }
+    temperature = temperature_of(_held(pool, plan, said), truth[plan.fold < len(said)], multi_label=multi_label)
+    ways[f"{NETWORKS} and {beliefs.way}"] = [
+        by_network / temperature + graph for by_network, graph in zip(said, ways[beliefs.way], strict=True)
+    ]
+    losses, made = dict(beliefs.losses), {}
+    for name, logits in ways.items():
+        held, known = _held(pool, plan, logits), truth[plan.fold < len(said)]
+        temperature = temperature_of(held, known, multi_label=multi_label)
+        by_way = probabilities_of(held, temperature, multi_label)
+        losses[name] = round(mean_log_loss(by_way, known, multi_label=multi_label), 4)
+        made[name] = tuple(probabilities_of(each, temperature, multi_label) for each in logits)
+    best = min(made, key=lambda name: losses[name])
+    return Beliefs(best, made[best], losses, beliefs.shares)
+
+
+def _held(pool: Pool, plan: Plan, logits: Sequence[Tensor]) -> Tensor:
+    """(h, k): what each member says of the labeled images that it has not seen, in the order of `pool.labeled`."""
+    held = torch.zeros(len(plan.fold), len(pool.labels))
+    for part, each in enumerate(logits):
+        held[plan.fold == part] = each[pool.labeled[plan.fold == part]]
+    return held[plan.fold < len(logits)]
+
+
+def _logits(beliefs: Tensor, *, multi_label: bool = False) -> Tensor:
+    kept = beliefs.clamp(1e-6, 1 - 1e-6)
+    return kept.logit() if multi_label else kept.log()
 
 
 def shares_of(truth: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from engine.decisions import write_labels
 from engine.errors import Failure, ImageError, Stopped, UsageError
 from engine.exports import Tally
 from engine.files import write_text
-from engine.label.accurate import PRETRAINING_SHARE
+from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, TEACHING_STAGE
 from engine.label.classifier import Classifier
 from engine.label.labeling import MEMBERS, auto_label
 from engine.label.opinions import Unfinished
@@ -67,7 +67,6 @@ _TRAINING: Final = 88.0
 _BEFORE_TRAINING: Final = {
     "learning to tell images apart": 100 * PRETRAINING_SHARE,
     "spreading labels": 4.0,
-    "training a control on labels only": 5.0,
 }
 
 
@@ -75,8 +74,15 @@ def _stages(algorithm_type: str, networks: int | None) -> dict[str, float]:
     """The stages of a task, each with its share of the time."""
     before = _BEFORE_TRAINING if algorithm_type == "accurate" else {}
     count = networks or MEMBERS[algorithm_type]
-    each = (_TRAINING - sum(before.values())) / count
-    training = {NETWORK_STAGE.format(number, count): each for number in range(1, count + 1)}
+    left = _TRAINING - sum(before.values())
+    lessons = {TEACHING_STAGE: TEACHING_SHARE * left, NETWORK_STAGE: (1 - TEACHING_SHARE) * left}
+    if algorithm_type == "fast":
+        lessons = {NETWORK_STAGE: left}
+    training = {
+        lesson.format(number, count): share / count
+        for lesson, share in lessons.items()
+        for number in range(1, count + 1)
+    }
     return {**_STAGES, **before, **training, **_DRAWING}
 
 
