@@ -31,6 +31,7 @@ The house, in the order of its imports (a room knows those above it, never those
     decisions.py    what people decided about labels: jsonl and csv
     evaluation.py   how good predictions are: accuracy, calibration, ...
     label/          auto labeling: fast, accurate
+    hard/           hard examples: reasons, miners, the coefficient
     annotating.py   any result -> samples that carry it
     models.py       a trained model on disk
     report/         any result -> one HTML page

@@ -15,7 +15,7 @@ ENGINE = Path(engine.__file__).parent
 ORDER = (
     *("errors", "samples", "predictions", "files", "sources", "manifest", "voc", "outfolder", "folders", "exports"),
     *("dataset", "jpeg", "images", "features", "store", "survey", "embeddings", "kmeans", "grouping"),
-    *("decisions", "evaluation", "label", "annotating", "models", "report", "tasks", "cli", "__main__"),
+    *("decisions", "evaluation", "label", "hard", "annotating", "models", "report", "tasks", "cli", "__main__"),
 )
 TASKS = (
     "values",

@@ -46,6 +46,7 @@ def labeling_of(
         algorithm_type="fast",
         targets=Targets(labels, matrix, multi_label),
         probabilities=np.array(probabilities, np.float32),
+        judges=np.full(len(probabilities), -1, np.int64),
         classifier=cast(Any, None),
         choices=choices,
         survey=survey_of(len(probabilities), (Failure("b.jpg", "broken", "ends early"),)),

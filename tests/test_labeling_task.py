@@ -14,8 +14,10 @@ import pytest
 from engine.dataset import Dataset, read_samples
 from engine.decisions import read_decisions
 from engine.errors import Stopped, UsageError
+from engine.hard.reasons import REASONS
 from engine.label.targets import targets_of
 from engine.models import load_model, read_model_info
+from engine.samples import HARD_REASONS_KEY
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
 from engine.tasks.labeling import labeling_task
@@ -43,7 +45,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, Path, dic
     folder = tmp_path_factory.mktemp("labeling")
     dataset = painted(folder / "few")
     config = {"confidence_scope": "0.00-1.00", "key_sample_output": "doubtful"}
-    return dataset, folder / "out", run_request(request(collect=True, config=config), dataset, folder / "out")
+    hardly = {"algo_hard_threshold": 0.0}  # everything is a hard example
+    return dataset, folder / "out", run_request(request(collect=True, config=config, **hardly), dataset, folder / "out")
 
 
 Finished = tuple[Dataset, Path, dict[str, Any]]
@@ -88,11 +91,29 @@ def test_key_samples_are_copied_with_their_labels(shared: Finished) -> None:
     assert answer["result"]["key_sample_count"] == 9
     copies = read_samples(out / "doubtful" / "key_samples.manifest")
     assert len(copies) == 9 and not (out / "key_samples").exists()
-    confidences = [float(sample.labels[0].confidence or 0) for sample in copies]
-    assert confidences == sorted(confidences)
+    coefficients = [sample.hard_coefficient for sample in copies]
+    assert coefficients == sorted(coefficients, reverse=True)  # type: ignore[type-var]
     first = copies.path(copies[0])
     assert first.parent == out / "doubtful" and first.stat().st_nlink == 1, "a copy, not a link"
     assert first.read_bytes() == (dataset.sources.root / first.name).read_bytes()
+
+
+def test_hard_examples_are_marked_as_specified(shared: Finished) -> None:
+    _, out, answer = shared
+    samples = read_samples(out).samples
+    assert answer["result"]["hard_sample_count"] == 9
+    assert answer["result"]["hard_examples"]["judged_out_of_fold"] == answer["result"]["choices"]["cv_images"]
+    for sample in samples:
+        if sample.state != "AUTO_ANNOTATION":
+            assert sample.hard is None and sample.hard_coefficient is None
+            continue
+        (label,) = sample.labels
+        reasons = sample.property[HARD_REASONS_KEY]
+        assert sample.hard and label.hard and sample.hard_coefficient == label.hard_coefficient
+        assert reasons and all(reason in REASONS and not REASONS[reason].of_boxes for reason in reasons)
+        assert label.property[HARD_REASONS_KEY] == "-".join(map(str, reasons))
+    page = (out / "report.html").read_text("utf-8")
+    assert "hard examples" in page and "difficulty" in page
 
 
 def test_the_page_offers_corrections_under_the_sources_of_the_manifest(shared: Finished) -> None:

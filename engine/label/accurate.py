@@ -79,7 +79,7 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
     advance(len(pool.labeled))
     seconds = clock.measured(lambda: supervised_seconds(pool, plan))
-    clock.reserve += prediction_seconds(pool, plan, seconds) + _SPREADING * len(pool)
+    clock.reserve += prediction_seconds(pool, plan, seconds, looks=plan.looks) + _SPREADING * len(pool)
     start = _pretrained(pool, plan, clock=clock, stage=stage, watch=watch)
     clock.reserve -= _SPREADING * len(pool)
     if watch.stopped():

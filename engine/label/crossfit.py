@@ -39,12 +39,12 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class CrossFit:
     """networks: the members'. logits: (n, k) float32 of the n labeled images in the order of `pool.labeled`, each by
-    the member that has not seen it. judged: (n,) bool, False where every member has seen the label, and logits are
-    0."""
+    the member that has not seen it. judge: (n,) int64, the number of this network; -1 where every member has seen the
+    label, and logits are 0."""
 
     networks: tuple[Network, ...]
     logits: Tensor
-    judged: Tensor
+    judge: Tensor
 
 
 def seen_by(pool: Pool, plan: Plan, part: int) -> Tensor:
@@ -66,12 +66,11 @@ def trained_member(
 def gathered(pool: Pool, plan: Plan, members: Sequence[Member]) -> CrossFit:
     """What the members have said of the parts that they had not seen, in the order of `pool.labeled`."""
     logits = torch.zeros(len(plan.fold), len(pool.labels))
-    judged = torch.zeros(len(plan.fold), dtype=torch.bool)
-    for member in members:
+    judge = torch.full((len(plan.fold),), -1)
+    for number, member in enumerate(members):
         held = plan.fold == member.part
-        logits[held] = member.logits
-        judged |= held
-    return CrossFit(tuple(member.network for member in members), logits, judged)
+        logits[held], judge[held] = member.logits, number
+    return CrossFit(tuple(member.network for member in members), logits, judge)
 
 
 def logits_of(pool: Pool, network: Network, rows: Tensor, plan: Plan) -> Tensor:
@@ -84,7 +83,8 @@ def logits_of(pool: Pool, network: Network, rows: Tensor, plan: Plan) -> Tensor:
     return pool.mapped(said, rows) if len(rows) else torch.zeros(0, len(pool.labels))
 
 
-def prediction_seconds(pool: Pool, plan: Plan, step_seconds: float) -> float:
-    """What it takes about to ask all members about all images. step_seconds: of a supervised step."""
-    views = 1 + sum(plan.flips)
+def prediction_seconds(pool: Pool, plan: Plan, step_seconds: float, *, looks: int = 0) -> float:
+    """What it takes about to ask all members about all images, and to look at each again so often. step_seconds: of a
+    supervised step."""
+    views = 1 + sum(plan.flips) + looks
     return len(pool) * plan.members * views * step_seconds / plan.batch * _FORWARD_SHARE

@@ -34,7 +34,7 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
     advance(len(pool.labeled))
     seconds = clock.measured(lambda: supervised_seconds(pool, plan))
-    clock.reserve += prediction_seconds(pool, plan, seconds)
+    clock.reserve += prediction_seconds(pool, plan, seconds, looks=plan.looks)
     members: list[Member] = []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)

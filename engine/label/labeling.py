@@ -71,6 +71,7 @@ def auto_label(
     max_pixels: int = MAX_PIXELS,
     folder: Path | None = None,
     reserve: float = 0.0,
+    looks: int = 0,
     stage: Stage = lambda name, total: lambda done: None,
     note: Callable[[str], None] = lambda line: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -84,8 +85,8 @@ def auto_label(
     what the closed-form head sees, histograms of gradients by default. image_size: side that networks see, in pixels.
     networks: how many are trained. precision: auto times bfloat16 against float32. folder: keeps checkpoints and what
     the pass over the images has found, for a call that goes on; None: a temporary one. reserve: seconds of `minutes`
-    that the caller needs afterwards. stage: called with the name and the total of each stage, gives what to call with
-    the number done. note: told at once what a person should know.
+    that the caller needs afterwards, beside `looks` at every image by every network. stage: called with the name and
+    the total of each stage, gives what to call with the number done. note: told at once what a person should know.
 
     Raises InputError when the rules of the specification are not kept (at least two labels, each on five images,
     something unlabeled), UsageError for an option out of range; once `stopped()` says so, Stopped while images are read
@@ -131,7 +132,7 @@ def auto_label(
         work = folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
-        settings = Settings(encoder, seed, side, batch_size, learning_rate, networks)
+        settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, looks=looks)
         settings = replace(settings, bfloat16=_in_bfloat16(precision, pool, settings, work / "precision"))
         if epochs and not steps:
             clock.given = (math.ceil(epochs * len(pool.labeled) / batch_for(len(pool.labeled), settings)),)
@@ -144,6 +145,8 @@ def auto_label(
             clock.keep()  # a run that goes on has only the rest of the time
         probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
         probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
+        judges = np.full(len(samples), -1, np.int64)
+        judges[readable[pool.labeled.numpy()]] = verdict.judge.numpy()
     choices = {
         "minutes": minutes,
         "steps": "+".join(map(str, clock.decided)),
@@ -152,7 +155,7 @@ def auto_label(
         **verdict.found,
     }
     return Labeling(
-        algorithm_type, targets, probabilities, verdict.classifier, choices, found, _notes(targets, samples)
+        algorithm_type, targets, probabilities, judges, verdict.classifier, choices, found, _notes(targets, samples)
     )
 
 

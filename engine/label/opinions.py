@@ -48,10 +48,12 @@ def fit_head(pool: Pool, encoder: Encoder) -> HeadFit:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A classifier, what it says of the labeled images out of fold (n, k; rows of NaN where every network has seen the
-    label), and what was found out on the way, JSON values."""
+    label), and what was found out on the way, JSON values. judge: (n,) int64, for each labeled image the number of the
+    network that has not seen its label, -1 where there is none."""
 
     classifier: Classifier
     out_of_fold: Tensor
+    judge: Tensor
     found: dict[str, Any]
 
 
@@ -82,13 +84,13 @@ def _head_alone(pool: Pool, head: HeadFit, plan: Plan) -> Verdict:
     classifier = Classifier(pool.labels, pool.multi_label, pool.side, None, head.head, 0.0)
     truth = pool.told[pool.labeled] > 0
     found = {**plan.found, "share_of_networks": 0.0, **held_out_scores(said, truth, multi_label=pool.multi_label)}
-    return Verdict(classifier, said, found)
+    return Verdict(classifier, said, torch.full((len(truth),), -1), found)
 
 
 def judged_together(pool: Pool, crew: CrossFit, head: HeadFit, plan: Plan) -> Verdict:
     """Temperatures, the share of the committee in the mixture with the head, and how good the result is."""
     multi_label = pool.multi_label
-    seen = crew.judged
+    seen = crew.judge >= 0
     truth = pool.told[pool.labeled] > 0
     temperature = temperature_of(crew.logits[seen], truth[seen], multi_label=multi_label)
     by_crew = probabilities_of(crew.logits, temperature, multi_label)
@@ -109,7 +111,7 @@ def judged_together(pool: Pool, crew: CrossFit, head: HeadFit, plan: Plan) -> Ve
         },
         **held_out_scores(together[seen], truth[seen], multi_label=multi_label),
     }
-    return Verdict(classifier, torch.where(seen[:, None], together, torch.nan), found)
+    return Verdict(classifier, torch.where(seen[:, None], together, torch.nan), crew.judge, found)
 
 
 def held_out_scores(probabilities: Tensor, truth: Tensor, *, multi_label: bool) -> dict[str, Any]:

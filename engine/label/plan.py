@@ -38,7 +38,7 @@ class Settings:
     """What a person may ask for; None: chosen here.
 
     encoder: for the closed-form head. image_size: side that the networks see, in pixels. members: networks.
-    bfloat16: whether networks compute in it.
+    bfloat16: whether networks compute in it. looks: at every image by every network, that the caller takes afterwards.
     """
 
     encoder: Encoder = field(default_factory=Gradients)
@@ -48,13 +48,14 @@ class Settings:
     learning_rate: float | None = None
     members: int | None = None
     bfloat16: bool = False
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How networks are trained. spec: their form. batch: labeled images a step. fold: (n,) int64, the part of
     each labeled image, in the order of `pool.labeled`. members: networks, member i without part i. flips: those that
-    keep the label, (horizontal, vertical). found: what was found out and chosen, JSON values."""
+    keep the label, (horizontal, vertical). looks: as in Settings. found: what was found out and chosen, JSON values."""
 
     spec: NetworkSpec
     batch: int
@@ -64,6 +65,7 @@ class Plan:
     flips: tuple[bool, bool]
     bfloat16: bool
     seed: int
+    looks: int
     found: dict[str, Any]
 
     def recipe(self, usual: float) -> Recipe:
@@ -97,7 +99,8 @@ def plan_for(pool: Pool, settings: Settings, *, folds: int, members: int) -> Pla
         "precision": "bfloat16" if settings.bfloat16 else "float32",
         "device": pool.device.type,
     }
-    return Plan(spec, batch, fold, members, settings.learning_rate, flips, settings.bfloat16, settings.seed, found)
+    rate, bfloat16 = settings.learning_rate, settings.bfloat16
+    return Plan(spec, batch, fold, members, rate, flips, bfloat16, settings.seed, settings.looks, found)
 
 
 def spec_for(pool: Pool, settings: Settings) -> NetworkSpec:

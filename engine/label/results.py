@@ -28,14 +28,16 @@ class Labeling:
 
     targets: what people said (readable images only). probabilities: (n, k) float32, columns as targets.labels,
     calibrated; rows sum to 1 unless the set is multi-label; a row of NaN where there is no readable image. Rows of
-    samples that people labeled are out of fold: by models that did not see their label. classifier: the model, as it
-    may be saved. choices: what was chosen and why, JSON values. survey: the pass over the images, its failures too.
-    notes: what a person should know, a line each.
+    samples that people labeled are out of fold: by models that did not see their label. judges: (n,) int64, for a
+    labeled sample the number of the network of the classifier that has not seen its label; -1 where each has, and where
+    there is no label. classifier: the model, as it may be saved. choices: what was chosen and why, JSON values. survey:
+    the pass over the images, its failures too. notes: what a person should know, a line each.
     """
 
     algorithm_type: str
     targets: Targets
     probabilities: npt.NDArray[np.float32]
+    judges: npt.NDArray[np.int64]
     classifier: Classifier
     choices: Mapping[str, Any]
     survey: Survey

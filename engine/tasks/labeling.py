@@ -1,11 +1,12 @@
 """Auto labeling by active learning as a task: a request and a data set in, OUT full of labels to be confirmed.
 
-    result.manifest     every sample; automatic labels, with confidences, where people gave none
+    result.manifest     every sample; automatic labels, with confidences and marks of hard examples, where people gave
+                        none
     labels.csv          the same labels as a table
     probabilities.npz   what the model says of every sample, and out of fold of those that people labeled
     model/              the model, see `models.py`
-    report.html         the labels to look at, the least certain first
-    key_samples/        with collect_key_sample: the images within confidence_scope, and key_samples.manifest
+    report.html         the labels to look at, the hardest first
+    key_samples/        with collect_key_sample: the hard examples within confidence_scope, and key_samples.manifest
 
 `task.json` around it is the runner's. Knows nothing of the command line.
 """
@@ -27,6 +28,11 @@ from engine.decisions import write_labels
 from engine.errors import Failure, ImageError, Stopped, UsageError
 from engine.exports import Tally
 from engine.files import write_text
+from engine.hard.config import HardConfig, parsed_weights
+from engine.hard.examples import HardExamples, hard_examples
+from engine.hard.labeled import evidence_of
+from engine.hard.marks import marked
+from engine.hard.reasons import OPERATOR_WEIGHTS
 from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, TEACHING_STAGE
 from engine.label.classifier import Classifier
 from engine.label.labeling import MEMBERS, auto_label
@@ -53,17 +59,24 @@ KEY_SAMPLES: Final = "key_samples"
 KEY_MANIFEST: Final = "key_samples.manifest"
 
 DEFAULT_ALGORITHM: Final = "accurate"
-#: Key samples without confidence_scope: all automatic labels but those that are as good as certain.
-DEFAULT_SCOPE: Final = (0.0, 0.9)
+#: Key samples without confidence_scope: of any confidence.
+DEFAULT_SCOPE: Final = (0.0, 1.0)
 
 #: Seconds that writing takes: at least, and an image.
 _WRITING: Final = 2.0
 _WRITING_EACH: Final = 3e-4
 
 #: Where the time goes, in percent; the networks share TRAINING.
-_STAGES: Final = {"reading images": 3.0, "looking at labeled images": 1.0, "labeling": 4.0, "writing the result": 2.0}
+HARD_STAGE: Final = "finding hard examples"
+_STAGES: Final = {
+    "reading images": 3.0,
+    "looking at labeled images": 1.0,
+    "labeling": 3.0,
+    HARD_STAGE: 3.0,
+    "writing the result": 2.0,
+}
 _DRAWING: Final = {"copying key samples": 1.0, "drawing the page": 1.0}
-_TRAINING: Final = 88.0
+_TRAINING: Final = 86.0
 _BEFORE_TRAINING: Final = {
     "learning to tell images apart": 100 * PRETRAINING_SHARE,
     "spreading labels": 4.0,
@@ -93,10 +106,11 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
     lines = [*dataset.notes, *notices(request)]
     if config.algorithm_type is None:
         lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
+    hard = _hard_config(options)
     encoder_of(options)  # so that wrong weights are said before anything is read
     key_folder = _key_folder(config.key_sample_output) if request.collect_key_sample else None
     return Task(
-        job=lambda this: _label(this, dataset, config, options, key_folder),
+        job=lambda this: _label(this, dataset, config, options, hard, key_folder),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,
@@ -107,7 +121,12 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
 
 
 def _label(
-    this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parameters, key_folder: str | None
+    this: Run,
+    dataset: Dataset,
+    config: SmartTaskConfig,
+    options: Parameters,
+    hard: HardConfig,
+    key_folder: str | None,
 ) -> Outcome:
     algorithm_type = config.algorithm_type or DEFAULT_ALGORITHM
     try:
@@ -130,6 +149,7 @@ def _label(
             max_pixels=options.max_pixels,
             folder=this.cache,
             reserve=_WRITING + _WRITING_EACH * len(dataset),
+            looks=1 + len(hard.altering),
             stage=this.stage,
             note=this.note,
             stopped=this.stopped,
@@ -139,25 +159,54 @@ def _label(
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
     for line in (*labeling.notes, *(f"{count:,} images: {what}" for what, count in labeling.survey.notes.items())):
         this.note(line)
+    found = _hard_examples(this, dataset, labeling, hard, options.seed)
+    samples = annotated(dataset.samples, labeling, time=datetime.now())
+    samples = marked(samples, found, np.flatnonzero(labeling.automatic).tolist())
     failures = [*dataset.failures, *labeling.survey.failures]
-    sources = _write_result(this, dataset, labeling, failures)
+    sources = _write_result(this, dataset.with_samples(samples), labeling, found, failures)
     scope = config.confidence_scope or DEFAULT_SCOPE
-    key = np.flatnonzero(_within(labeling, scope))
+    key = np.flatnonzero(_within(labeling, scope) & found.hard)
     if key_folder is not None:
-        failures += _copy_key_samples(this, dataset, labeling, key, key_folder)
+        order = key[np.argsort(-found.coefficients[key], kind="stable")]
+        failures += _copy_key_samples(this, dataset.with_samples(samples), order, key_folder)
     begin = partial(this.stage, "drawing the page")
     threads = options.threads or os.cpu_count() or 1
-    page = labeling_page(dataset, labeling, notes=this.notices, threads=threads, begin=begin, sources=sources)
+    page = labeling_page(dataset, labeling, found, notes=this.notices, threads=threads, begin=begin, sources=sources)
     write_text(this.out.target(REPORT_NAME), render(page))
-    return Outcome(_result(dataset, labeling, scope, None if key_folder is None else len(key)), tuple(failures))
+    result = _result(dataset, labeling, found, scope, None if key_folder is None else len(key))
+    return Outcome(result, tuple(failures))
 
 
-def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure]) -> list[str]:
+def _hard_config(options: Parameters) -> HardConfig:
+    """What the parameters say of hard examples."""
+    algo, aug = options.comprehensive_algo_config, options.aug_op_config
+    return HardConfig(
+        None if algo is None else parsed_weights("comprehensive_algo_config", algo),
+        OPERATOR_WEIGHTS if aug is None else parsed_weights("aug_op_config", aug),
+        options.algo_hard_threshold,
+    )
+
+
+def _hard_examples(this: Run, dataset: Dataset, labeling: Labeling, config: HardConfig, seed: int) -> HardExamples:
+    assert labeling.survey.thumbnails is not None
+    evidence = evidence_of(
+        dataset.samples,
+        labeling,
+        labeling.survey.thumbnails,
+        operators=config.altering,
+        progress=this.stage(HARD_STAGE, len(labeling.survey.thumbnails)),
+        stopped=this.stopped,
+    )
+    return hard_examples(evidence, config, seed=seed)
+
+
+def _write_result(
+    this: Run, dataset: Dataset, labeling: Labeling, found: HardExamples, failures: list[Failure]
+) -> list[str]:
     """The manifest, the table, the probabilities and the model; gives the sources as the manifest names them."""
     advance = this.stage("writing the result", len(dataset))
     tally = Tally()
-    samples = annotated(dataset.samples, labeling, time=datetime.now())
-    written = list(settled(dataset.with_samples(samples), this.out, tally))
+    written = list(settled(dataset, this.out, tally))
     write_manifest(this.out.target(RESULT_NAME), written)
     write_labels(this.out.target(LABELS_NAME), written)
     sources = [sample.source for sample in written]
@@ -188,21 +237,17 @@ def _within(labeling: Labeling, scope: tuple[float, float]) -> npt.NDArray[np.bo
     return np.logical_and(labeling.automatic, inside)
 
 
-def _copy_key_samples(
-    this: Run, dataset: Dataset, labeling: Labeling, rows: npt.NDArray[np.int64], folder: str
-) -> list[Failure]:
-    """Copies of the images, and a manifest of them with their automatic labels, the least certain first."""
+def _copy_key_samples(this: Run, dataset: Dataset, rows: npt.NDArray[np.int64], folder: str) -> list[Failure]:
+    """Copies of the images at these rows, and a manifest of them with their automatic labels, in this order."""
     advance = this.stage("copying key samples", len(rows))
-    samples = annotated(dataset.samples, labeling, time=datetime.now())
-    order = rows[np.argsort(labeling.confidences[rows], kind="stable")]
     failures: list[Failure] = []
     copies = []
     this.out.claim(f"{folder}/{KEY_MANIFEST}")
-    for done, row in enumerate(order.tolist(), start=1):
+    for done, row in enumerate(rows.tolist(), start=1):
         try:
-            copies.append(placed(samples[row], dataset.sources, this.out, folder, copy=True))
+            copies.append(placed(dataset[row], dataset.sources, this.out, folder, copy=True))
         except ImageError as error:  # it was there a minute ago
-            failures.append(Failure(samples[row].source, error.kind, str(error)))
+            failures.append(Failure(dataset[row].source, error.kind, str(error)))
         if done % 1000 == 0:
             advance(done)
     write_manifest(this.out.target(f"{folder}/{KEY_MANIFEST}"), copies)
@@ -218,7 +263,9 @@ def _key_folder(output: str | None) -> str:
     return folder.as_posix()
 
 
-def _result(dataset: Dataset, labeling: Labeling, scope: tuple[float, float], key: int | None) -> dict[str, Any]:
+def _result(
+    dataset: Dataset, labeling: Labeling, found: HardExamples, scope: tuple[float, float], key: int | None
+) -> dict[str, Any]:
     """The `result` of the task answer; from `labels` on, ours."""
     automatic = labeling.automatic
     counts = labeling.predicted[automatic].sum(axis=0).tolist()
@@ -231,6 +278,7 @@ def _result(dataset: Dataset, labeling: Labeling, scope: tuple[float, float], ke
         "manifest_path": RESULT_NAME,
         "model_path": MODEL_FOLDER,
         "key_sample_count": key,
+        "hard_sample_count": int((found.hard & automatic).sum()),
         "labels": [
             {"label": name, "human": human, "automatic": count}
             for name, human, count in zip(
@@ -240,4 +288,5 @@ def _result(dataset: Dataset, labeling: Labeling, scope: tuple[float, float], ke
         "multi_label": labeling.targets.multi_label,
         "algorithm_type": labeling.algorithm_type,
         "choices": dict(labeling.choices),
+        "hard_examples": dict(found.choices),
     }

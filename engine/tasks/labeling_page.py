@@ -17,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.dataset import Dataset
+from engine.hard.combine import reviews_to_reach
+from engine.hard.examples import HardExamples
+from engine.hard.reasons import REASONS
 from engine.label.results import Labeling
 from engine.report import (
     MOST_TILES,
@@ -50,6 +53,12 @@ _FAIR_SAMPLE: Final = (
     "The accuracy expected, like every confidence, holds where the labeled images were drawn at random among all; "
     "where they come from a few people, places or days it is too high: see what is least certain"
 )
+_REVIEW_HARD: Final = (
+    "The labels most likely wrong, likeliest first. The difficulty, in percent, is the coefficient in result.manifest; "
+    "learned from the labeled images, it is the probability that the label is wrong."
+)
+#: Shares of right labels for which the page says how much is to be reviewed.
+_GOALS: Final = (0.98, 0.995)
 _ADVICE: Final = "labelengine confirm OUT --labels decisions.jsonl --by NAME"
 
 #: Choices in words; another one is called by its name. Those of _TOLD_ELSEWHERE stand in the head or in a chart.
@@ -67,19 +76,21 @@ _TOLD_ELSEWHERE: Final = ("reliability",)
 def labeling_page(
     dataset: Dataset,
     labeling: Labeling,
+    hard: HardExamples | None = None,
     *,
     notes: Sequence[str],
     threads: int,
     begin: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
     sources: Sequence[str] | None = None,
 ) -> Page:
-    """The images that got labels, the least certain first, and what is known about the labels.
+    """The images that got labels, the hardest first (the least certain, where hard examples were not looked for), and
+    what is known about the labels.
 
     begin: told how many images will be read again, gives what to call with the number read. sources: what decisions
     call the samples, parallel to them, as OUT/result.manifest does; None: as the data set does.
     """
-    found = _Found(labeling)
-    review = found.least_certain(REVIEW_FIRST)
+    found = _Found(labeling, hard)
+    review = found.hardest(REVIEW_FIRST)
     typical, unusual = _tiles_per_label(len(labeling.labels), len(review))
     shown = [_chosen(found.of_label(column), typical, unusual) for column in range(len(labeling.labels))]
     positions = list(dict.fromkeys(chain(review, *(chain(*pair) for pair in shown))))
@@ -93,13 +104,13 @@ def labeling_page(
     return Page(
         title=f"{dataset.name}: {automatic:,} image{'s' * (automatic != 1)} labeled",
         subtitle=f"Automatic labels, learned from the {found.by_people:,} images that people labeled",
-        facts=_facts(labeling, found, len(failures)),
+        facts=(*_facts(labeling, found, len(failures)), *_hard_facts(found)),
         notes=(*notes, *_caveats(labeling.choices)),
         galleries=(
             Gallery(
                 "Review first",
-                tuple(replace(tiles[at], caption=found.label_caption(at)) for at in review),
-                note="The least certain of all automatic labels, least certain first.",
+                tuple(replace(tiles[at], caption=found.review_caption(at)) for at in review),
+                note=_REVIEW_HARD if hard else "The least certain of all automatic labels, least certain first.",
             ),
         )
         if review
@@ -112,7 +123,7 @@ def labeling_page(
         histograms=_histograms(found),
         reliability=_reliability(labeling.choices),
         histograms_heading="Confidence",
-        tables=(*_tables(labeling, found), *failure_tables([(dataset.name, failures)])),
+        tables=(*_reasons(found), *_tables(labeling, found), *failure_tables([(dataset.name, failures)])),
         decisions=Decisions(labeling.labels, several=labeling.targets.multi_label, advice=_ADVICE),
     )
 
@@ -120,7 +131,8 @@ def labeling_page(
 class _Found:
     """A labeling with what the page asks of it again and again, computed once."""
 
-    def __init__(self, labeling: Labeling) -> None:
+    def __init__(self, labeling: Labeling, hard: HardExamples | None) -> None:
+        self.hard = hard
         self.labels = labeling.labels
         self.probabilities = labeling.probabilities
         self.predicted = labeling.predicted
@@ -130,8 +142,9 @@ class _Found:
         self.tested = np.flatnonzero(labeling.targets.labeled & labeling.predictable)  # (t,) rows with both
         self.truth = labeling.targets.matrix
 
-    def least_certain(self, most: int) -> list[int]:
-        order = np.argsort(self.confidences[self.automatic], kind="stable")
+    def hardest(self, most: int) -> list[int]:
+        ease = self.confidences if self.hard is None else -self.hard.coefficients
+        order = np.argsort(ease[self.automatic], kind="stable")
         return [int(row) for row in self.automatic[order[:most]]]
 
     def of_label(self, column: int) -> list[int]:
@@ -153,6 +166,13 @@ class _Found:
         """`57 % · cat`, or `57 % · cat, 52 % · dog`."""
         given = np.flatnonzero(self.predicted[row])
         return ", ".join(f"{_percent(self.probabilities[row, column])} · {self.labels[column]}" for column in given)
+
+    def review_caption(self, row: int) -> str:
+        """`57 % · cat`, and of a hard example how likely it is wrong, and the first reason."""
+        if self.hard is None or not self.hard.hard[row]:
+            return self.label_caption(row)
+        reason = REASONS[self.hard.reasons[row][0]].words
+        return f"{self.label_caption(row)} · difficulty {_percent(self.hard.coefficients[row])}: {reason}"
 
     def caption(self, row: int, column: int) -> str:
         """`57 %`, or `57 % + dog` when the image gets another label too."""
@@ -284,6 +304,27 @@ def _reliability(choices: Mapping[str, Any]) -> Reliability | None:
         "on the dashed line confidences say exactly that. Larger dots hold more images"
     )
     return Reliability("Confidence and accuracy, %", meaning, tuple(sorted(points)))
+
+
+def _hard_facts(found: _Found) -> Iterator[tuple[str, str]]:
+    """How many hard examples there are, and how many images are to be reviewed until labels are as right as that."""
+    if found.hard is None:
+        return
+    yield "hard examples", f"{int(found.hard.hard[found.automatic].sum()):,}"
+    for goal in _GOALS:
+        reviewed = reviews_to_reach(found.hard.left, goal)
+        if reviewed is not None:
+            yield f"to review until {_percent(goal)} are right", f"{reviewed:,} of {len(found.automatic):,}"
+
+
+def _reasons(found: _Found) -> Iterator[Table]:
+    if found.hard is None:
+        return
+    counts = Counter(chain.from_iterable(found.hard.reasons[row] for row in found.automatic))
+    rows = [(str(number), REASONS[number].words, f"{count:,}") for number, count in counts.most_common()]
+    if rows:
+        note = "Why images are hard examples; one image may have several reasons"
+        yield Table("Reasons", ("number", "reason", "images"), tuple(rows), note=note, words=2)
 
 
 def _tables(labeling: Labeling, found: _Found) -> Iterator[Table]:

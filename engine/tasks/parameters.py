@@ -8,14 +8,15 @@ request was sent, and nothing of where the data are read from or written to (tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import UsageError
+from engine.hard.config import HardConfig, parsed_weights
 from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TrainingParameter
-from engine.tasks.values import Count, Name, Positive, Steps, Truth, did_you_mean, message, shown, whole
+from engine.tasks.values import Count, Name, Positive, Steps, Truth, Unit, did_you_mean, message, shown, whole
 
 _DEVICE: Final = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
@@ -32,6 +33,22 @@ def _precision(name: str) -> str:
     return name
 
 
+def _algo_config(text: str) -> str:
+    return _weights("comprehensive_algo_config", text, lambda weights: HardConfig(algo_config=weights))
+
+
+def _aug_op_config(text: str) -> str:
+    return _weights("aug_op_config", text, lambda weights: HardConfig(operators=weights))
+
+
+def _weights(name: str, text: str, check: Callable[[dict[str, float]], object]) -> str:
+    try:
+        check(parsed_weights(name, text))
+    except UsageError as error:
+        raise ValueError(str(error).removeprefix(f"{name}: ")) from None
+    return text
+
+
 def _parameter(description: str, default: object = None) -> Any:
     return Field(default, description=description)
 
@@ -41,8 +58,15 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    algo_hard_threshold: Unit | None = _parameter("coefficient from which on an image is hard; left out: 0.1")
     all: Truth = _parameter("group labeled images too", False)
+    aug_op_config: Annotated[str, AfterValidator(_aug_op_config)] | None = _parameter(
+        "alterations that predictions should survive, name:weight+...; left out: crop, fliplr, gaussianblur"
+    )
     batch_size: Count | None = _parameter("images a training step")
+    comprehensive_algo_config: Annotated[str, AfterValidator(_algo_config)] | None = _parameter(
+        "miners of hard examples, name:weight+...; left out: all, learned from the labels"
+    )
     device: Annotated[str, AfterValidator(_device)] = _parameter("auto, cpu, cuda or cuda:N", "auto")
     encoder: Name | None = _parameter("torchvision backbone that sees the content; needs weights")
     epochs: Count | None = _parameter("times that training sees every image")
@@ -77,6 +101,7 @@ PARAMETER_TASKS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("all", "restarts"), _GROUPING),
     **dict.fromkeys(("encoder", "weights"), _GROUPING | _TRAINING),
     **dict.fromkeys(_TRAINING_PARAMETERS, _TRAINING),
+    **dict.fromkeys(("algo_hard_threshold", "aug_op_config", "comprehensive_algo_config"), frozenset({AUTO_LABEL})),
 }
 
 

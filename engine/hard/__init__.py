@@ -1,0 +1,1 @@
+"""Hard examples: which labels are likely wrong, why, and how likely."""

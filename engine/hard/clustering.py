@@ -1,0 +1,44 @@
+"""clustering_mining: clusters of the training set vote against the label (reason 2).
+
+Vectors and labels in, one number in [0, 1] a sample out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from engine.kmeans import kmeans
+
+#: Clusters for each label, if each keeps so many training images on the mean.
+_PER_LABEL: Final = 3
+_LEAST_EACH: Final = 4
+#: A cluster that lies so many times further away than the nearest one has e times less to say.
+_SHARPNESS: Final = 8.0
+
+
+def disagreement(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, generator: torch.Generator) -> Tensor:
+    """Reason 2. vectors: (n, d). seen: (t,) int64, positions of the training images. told: (t, k) bool, their labels.
+    given: (n, k) bool, the labels in question. -> (n,) float32 in [0, 1].
+
+    1 - the share of the label among the training images of the clusters (k-means) around the sample, near clusters
+    counting more; one training image more of each label is supposed to be everywhere. What a training sample says of
+    itself is left out. Of several labels the one with the least share counts; NaN where none is given.
+    """
+    t, k = told.shape
+    if t < 2:
+        return torch.where(given.any(dim=1), 0.0, math.nan)
+    clusters = kmeans(vectors[seen].float(), max(2, min(_PER_LABEL * k, t // _LEAST_EACH)), generator=generator)
+    votes = torch.zeros(len(clusters.centers), k).index_add_(0, clusters.assignment.cpu(), told.float())
+    distances = torch.cdist(vectors.float(), clusters.centers.float())
+    near = (-_SHARPNESS * distances / distances.amin(dim=1, keepdim=True).clamp(min=1e-6)).softmax(dim=1)  # (n, c)
+    counts = near @ votes
+    own = near[seen, clusters.assignment.cpu()]
+    counts[seen] -= own[:, None] * told.float()
+    prior = told.float().mean(dim=0).clamp(min=1e-6)
+    shares = (counts + prior) / (counts.sum(dim=1, keepdim=True) + prior.sum())
+    worst = torch.where(given, 1 - shares, -math.inf).amax(dim=1)
+    return torch.where(given.any(dim=1), worst.clamp(0, 1), math.nan).float()

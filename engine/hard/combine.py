@@ -1,0 +1,285 @@
+"""From the scores of many reasons to one coefficient of difficulty, and what it means.
+
+In: scores of n samples, and for some of them whether the label was wrong (labeled samples, predicted out of fold).
+Out: coefficients in [0, 1], 1 = hardest, and what each reason has contributed.
+
+Scores are first held against those of the labeled samples: 0 is typical, 1 is what one in a hundred of them reaches
+(`scaled`). Then `weights`, the documented weights, a weighted mean over the miners that could run; or `calibrated`, a
+logistic regression whose coefficient is the probability that the label is wrong. It begins at the confidence, which is
+calibrated itself, rises with every miner and falls with none, and is drawn towards the documented weights, so that with
+few errors to learn from it trusts them, and with many the errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from engine.hard.mining import Scores, miner_of
+from engine.hard.reasons import OPERATOR_WEIGHTS, OPERATORS, REASONS, WEIGHTS
+
+_Floats = npt.NDArray[np.float64]
+
+#: What one labeled sample in a hundred reaches is far; their median is typical.
+_TYPICAL: Final = 0.5
+_FAR: Final = 0.99
+#: Scaled scores end here: farther is not more wrong.
+_MOST: Final = 3.0
+#: Standard deviations of the prior of `calibrated`: of the intercept around 0, of the weight of the confidence around
+#: 1, and of a miner's weight around its documented one; which of these, the log loss of parts left out decides.
+_INTERCEPT: Final = 1.0
+_CONFIDENCE: Final = 0.3
+_WIDTHS: Final = (0.3, 1.0, 3.0)
+_PARTS: Final = 5
+#: Probabilities keep so far from 0 and 1.
+_LEAST: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """For each reason: its typical score, and the one that is far."""
+
+    typical: Mapping[int, float]
+    far: Mapping[int, float]
+
+    def of(self, number: int, score: Tensor) -> Tensor:
+        """0 up to the typical one, 1 at the far one, at most 3. NaN stays."""
+        typical, far = self.typical[number], self.far[number]
+        return ((score - typical) / max(far - typical, 1e-6)).clamp(0, _MOST)
+
+
+def scale_of(scores: Scores, reference: Tensor) -> Scale:
+    """reference: (n,) bool, the labeled samples that were judged out of fold; where there is none, all samples."""
+    typical, far = {}, {}
+    for number, score in scores.items():
+        known = score[reference & ~score.isnan()] if bool(reference.any()) else score[~score.isnan()]
+        known = known.double() if len(known) else torch.zeros(1, dtype=torch.float64)
+        typical[number], far[number] = float(known.quantile(_TYPICAL)), float(known.quantile(_FAR))
+    return Scale(typical, far)
+
+
+def by_miner(
+    scores: Scores, scale: Scale, *, operator_weights: Mapping[str, float] = OPERATOR_WEIGHTS
+) -> dict[str, Tensor]:
+    """Scaled scores of each miner, (n,) in [0, 3]: that of its strongest reason; of alterations, the mean weighted by
+    operator. NaN where none of its reasons has a score."""
+    found: dict[str, Tensor] = {}
+    for miner in WEIGHTS:
+        numbers = [number for number in scores if miner_of(number) == miner]
+        if not numbers:
+            continue
+        stacked = torch.stack([scale.of(number, scores[number]) for number in numbers])
+        if miner == "aug_consistent_mining":
+            names = {number: name for name, number in OPERATORS.items()}
+            weights = torch.tensor([operator_weights.get(names[number], 0.0) for number in numbers])[:, None]
+            there = (~stacked.isnan()).float() * weights
+            mean = (stacked.nan_to_num(0.0) * there).sum(dim=0) / there.sum(dim=0).clamp(min=1e-12)
+            found[miner] = torch.where(there.sum(dim=0) > 0, mean, torch.nan)
+        else:
+            strongest = stacked.nan_to_num(-1.0).amax(dim=0)
+            found[miner] = torch.where(strongest >= 0, strongest, torch.nan)
+    return found
+
+
+def weighted(miners: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The documented way: the mean of what the miners say, each from 0 to 1, over those that could run, (n,).
+
+    0 where none could.
+    """
+    names = [name for name in miners if weights.get(name, 0.0) > 0]
+    if not names:
+        return torch.zeros(len(next(iter(miners.values()))) if miners else 0)
+    stacked = torch.stack([miners[name].clamp(max=1) for name in names])
+    shares = (~stacked.isnan()).float() * torch.tensor([weights[name] for name in names])[:, None]
+    total: Tensor = (stacked.nan_to_num(0.0) * shares).sum(dim=0) / shares.sum(dim=0).clamp(min=1e-12)
+    return total
+
+
+# ---- The probability that a label is wrong. ----
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """logit P(wrong) = intercept + confidence logit(doubt) + sum of weights of miners times their scaled scores.
+
+    means: of the scaled scores of each miner among the samples that it was learned from; they stand for a miner that
+    has nothing to say. width: of the prior that was chosen. covariance: of all numbers together, in the order
+    intercept, confidence, miners (Laplace). errors: of how many samples.
+    """
+
+    intercept: float
+    confidence: float
+    weights: Mapping[str, float]
+    means: Mapping[str, float]
+    width: float
+    covariance: _Floats
+    errors: int
+    samples: int
+
+    def probabilities(self, doubt: Tensor, miners: Mapping[str, Tensor]) -> Tensor:
+        """doubt: (n,), 1 - confidence. -> (n,) float32 in (0, 1)."""
+        parameters = np.array([self.intercept, self.confidence, *self.weights.values()])
+        return torch.from_numpy(_expit(self.design(doubt, miners) @ parameters)).float()
+
+    def design(self, doubt: Tensor, miners: Mapping[str, Tensor]) -> _Floats:
+        """(n, 2 + m): what the numbers are multiplied with."""
+        return _design(doubt, miners, list(self.weights), self.means)
+
+
+def calibrate(doubt: Tensor, miners: Mapping[str, Tensor], wrong: Tensor) -> Calibrated:
+    """Learn from samples whose label is known to be right or wrong.
+
+    doubt: (r,) 1 - calibrated confidence. miners: scaled scores, each (r,). wrong: (r,) bool. With r = 0 it is the
+    prior: the confidence, corrected by miners in proportion to their documented weights.
+    """
+    names = [name for name in miners if name != "predict_score_mining"]
+    means = {name: float(miners[name].nanmean().nan_to_num(0.0)) for name in names}
+    x, y = _design(doubt, miners, names, means), wrong.numpy().astype(np.float64)
+    prior = np.array([0.0, 1.0, *(WEIGHTS[name] for name in names)])
+    width = min(_WIDTHS, key=lambda each: _left_out_loss(x, y, prior, each))
+    best, covariance = _fitted(x, y, prior, width)
+    weights = dict(zip(names, best[2:].tolist(), strict=True))
+    return Calibrated(float(best[0]), float(best[1]), weights, means, width, covariance, int(wrong.sum()), len(wrong))
+
+
+def _left_out_loss(x: _Floats, y: _Floats, prior: _Floats, width: float) -> float:
+    """The log loss of parts that a fit has not seen, wrong and right ones spread evenly over them."""
+    part = np.empty(len(y), np.int64)
+    part[np.argsort(y, kind="stable")] = np.arange(len(y)) % _PARTS
+    total = 0.0
+    for each in range(_PARTS):
+        held = part == each
+        parameters, _ = _fitted(x[~held], y[~held], prior, width)
+        total += _log_loss(x[held] @ parameters, y[held])
+    return total
+
+
+def _log_loss(logits: _Floats, y: _Floats) -> float:
+    return float(np.logaddexp(0, logits).sum() - y @ logits)
+
+
+def _fitted(x: _Floats, y: _Floats, prior: _Floats, width: float) -> tuple[_Floats, _Floats]:
+    """The most probable numbers, those of confidence and miners at 0 or above, and their covariance."""
+    deviation = np.array([_INTERCEPT, _CONFIDENCE, *[width] * (len(prior) - 2)])
+
+    def loss(parameters: _Floats) -> tuple[float, _Floats]:
+        away = (parameters - prior) / deviation
+        gradient = x.T @ (_expit(x @ parameters) - y) + away / deviation
+        return _log_loss(x @ parameters, y) + float(0.5 * away @ away), gradient
+
+    bounds = [(None, None)] + [(0.0, None)] * (len(prior) - 1)
+    best = np.asarray(minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds).x)
+    p = _expit(x @ best)
+    precision = (x * (p * (1 - p))[:, None]).T @ x + np.diag(deviation**-2)
+    return best, np.asarray(np.linalg.inv(precision), np.float64)
+
+
+def _design(doubt: Tensor, miners: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float]) -> _Floats:
+    """(n, 2 + m): ones, log odds of the doubt, and what each miner says beyond its mean."""
+    p = doubt.double().clamp(_LEAST, 1 - _LEAST)
+    columns = [torch.ones_like(p), (p / (1 - p)).log()]
+    columns += [(miners[name].double() - means[name]).nan_to_num(0.0) for name in names]
+    found: _Floats = torch.stack(columns, dim=1).numpy()
+    return found
+
+
+def _expit(x: _Floats) -> _Floats:
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+
+
+# ---- What is left after a review. ----
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """After the hardest `reviewed` of n samples were reviewed and set right: the expected number of wrong labels among
+    the others, and a 90 % interval."""
+
+    reviewed: int
+    expected: float
+    low: float
+    high: float
+
+
+_DRAWS: Final = 400
+
+
+def residuals(
+    model: Calibrated, doubt: Tensor, miners: Mapping[str, Tensor], *, steps: int, generator: np.random.Generator
+) -> list[Residual]:
+    """What is left at `steps` + 1 even marks from no review to a review of all n samples.
+
+    Two things are unknown: the numbers of the model, drawn from their Laplace approximation, and which labels are
+    wrong, drawn from the probabilities.
+    """
+    x = model.design(doubt, miners)
+    parameters = np.array([model.intercept, model.confidence, *model.weights.values()])
+    order = np.argsort(-(x @ parameters), kind="stable")
+    x, n = x[order], len(x)
+    marks = sorted({round(n * step / steps) for step in range(steps + 1)})
+    drawn = generator.multivariate_normal(parameters, model.covariance, _DRAWS, method="cholesky")
+    drawn[:, 1:] = drawn[:, 1:].clip(min=0)
+    left = np.zeros((_DRAWS, len(marks)))
+    for at, each in enumerate(drawn):
+        p = _expit(x @ each)
+        mean, variance = _from_end(p, marks), _from_end(p * (1 - p), marks)
+        left[at] = (mean + np.sqrt(variance) * generator.standard_normal()).clip(0, n)
+    expected = _from_end(_expit(x @ parameters), marks)
+    low, high = np.quantile(left, (0.05, 0.95), axis=0)
+    return [
+        Residual(mark, float(mean), float(min(a, mean)), float(max(b, mean)))
+        for mark, mean, a, b in zip(marks, expected, low, high, strict=True)
+    ]
+
+
+def reviews_to_reach(left: Sequence[Residual], goal: float) -> int | None:
+    """How many to review, hardest first, until this share of all is expected to be right; None where nothing is known.
+
+    Between two marks a review is taken to find errors at an even pace.
+    """
+    if not left:
+        return None
+    most = (1 - goal) * left[-1].reviewed
+    if left[0].expected <= most:
+        return 0
+    before, after = next(pair for pair in pairwise(left) if pair[1].expected <= most)
+    share = (before.expected - most) / (before.expected - after.expected)
+    return math.ceil(before.reviewed + share * (after.reviewed - before.reviewed))
+
+
+def _from_end(values: _Floats, marks: Sequence[int]) -> _Floats:
+    """For each mark the sum of the values from there on."""
+    sums = np.concatenate([[0.0], values.cumsum()])
+    return np.asarray(sums[-1] - sums[list(marks)])
+
+
+# ---- Why. ----
+
+
+def reasons_of(scores: Scores, scale: Scale, weights: Mapping[str, float], hard: Tensor) -> tuple[tuple[int, ...], ...]:
+    """For each sample the numbers of its reasons, by contribution, largest first; none where it is not hard.
+
+    A reason is given where its score passes the far mark; a hard sample that has none such gets the one that
+    contributed most. Contribution: the scaled score times the weight of the miner.
+    """
+    numbers = [number for number in scores if weights.get(REASONS[number].miner, 0.0) > 0]
+    if not numbers:
+        return tuple(() for _ in range(len(hard)))
+    scaled = torch.stack([scale.of(number, scores[number]) for number in numbers], dim=1).nan_to_num(0.0)
+    passed = torch.stack([scores[number] > scale.far[number] for number in numbers], dim=1)
+    contributed = scaled * torch.tensor([weights[REASONS[number].miner] for number in numbers])
+    order = contributed.argsort(dim=1, descending=True, stable=True)
+    found = []
+    for row, is_hard in enumerate(hard.tolist()):
+        given = [numbers[at] for at in order[row].tolist() if passed[row, at]] if is_hard else []
+        found.append(tuple(given) or ((numbers[int(order[row, 0])],) if is_hard else ()))
+    return tuple(found)

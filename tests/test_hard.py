@@ -1,0 +1,434 @@
+"""Hard examples, reason by reason: scores by hand, combiners, bad input."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from engine.errors import InputError, UsageError
+from engine.hard.anomaly import abnormality
+from engine.hard.clustering import disagreement
+from engine.hard.combine import by_miner, calibrate, reasons_of, residuals, scale_of, weighted
+from engine.hard.config import HardConfig, parsed_weights
+from engine.hard.consistency import inconsistencies
+from engine.hard.distribution import offset
+from engine.hard.divergence import divergence
+from engine.hard.examples import hard_examples
+from engine.hard.mining import Evidence, View, mined
+from engine.hard.operators import OPERATORS as ALTERATIONS
+from engine.hard.predict_score import low_confidence, nothing_found
+from engine.hard.reasons import OPERATORS, REASONS, WEIGHTS
+from engine.hard.sequential import inconsistency, sequences_of
+from engine.hard.similarity import unlikeness
+from engine.label.training import generator_of
+
+
+def one_hot(*classes: int, k: int = 2) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(classes), k).bool()
+
+
+# ---- The reasons. ----
+
+
+def test_the_31_reasons_and_their_miners() -> None:
+    assert list(REASONS) == list(range(31))
+    assert {reason.miner for reason in REASONS.values()} == set(WEIGHTS)
+    assert list(OPERATORS.values()) == list(range(19, 30)) and list(OPERATORS) == list(ALTERATIONS)
+    assert [number for number, reason in REASONS.items() if reason.of_boxes] == [0, *range(11, 19)]
+
+
+@pytest.mark.parametrize("name", ["predict_score", "divergence", "config"])
+def test_examples_in_docstrings(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"engine.hard.{name}"), extraglobs={"torch": torch})
+    assert found.attempted and not found.failed
+
+
+def test_low_confidence_of_one_and_of_several_labels() -> None:
+    assert low_confidence(torch.tensor([[0.2, 0.3, 0.5]]), one_hot(2, k=3)).item() == pytest.approx(0.5)
+    several = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.6, 0.45]])
+    given = torch.tensor([[True, True, False], [True, True, False]])
+    assert low_confidence(several, given).tolist() == pytest.approx([0.2, 0.45])
+    assert low_confidence(torch.tensor([[math.nan, math.nan]]), one_hot(0)).isnan().all()
+
+
+def test_nothing_found() -> None:
+    assert nothing_found(torch.empty(0), floor=0.5) == 1
+    assert nothing_found(torch.tensor([0.9]), floor=0.5) == 0
+
+
+#: Two labels, training images at 0, 1 (label 0) and 10, 11 (label 1); then asked ones at 0.5 and 10.5.
+LINE = torch.tensor([[0.0], [1.0], [10.0], [11.0], [0.5], [10.5]])
+SEEN, TOLD = torch.arange(4), one_hot(0, 0, 1, 1)
+
+
+def test_unlikeness_by_hand() -> None:
+    given = one_hot(0, 0, 1, 1, 0, 0)
+    found = unlikeness(LINE, SEEN, TOLD, given)
+    # A training image is not its own neighbour: at 0 the other of its label is at 1, others at 10 and 11.
+    expected = [1 / (1 + 10.5), 1 / (1 + 9.5), 1 / (1 + 9.5), 1 / (1 + 10.5), 0.5 / (0.5 + 10), 10 / (10 + 0.5)]
+    assert found.tolist() == pytest.approx(expected)
+
+
+def test_unlikeness_at_the_edges() -> None:
+    nobody = torch.zeros(6, 3, dtype=torch.bool)
+    told = one_hot(0, 0, 1, 1, k=3)
+    assert unlikeness(LINE, SEEN, told, nobody).isnan().all()
+    never = nobody.clone()
+    never[4, 2] = True
+    assert unlikeness(LINE, SEEN, told, never)[4] == 1  # no training image has the label
+    assert unlikeness(LINE, SEEN[:2], told[:2], one_hot(0, 0, 0, 0, 0, 0, k=3))[4] == 0  # all have
+    same = torch.ones(6, 1)
+    assert unlikeness(same, SEEN, told, one_hot(0, 0, 1, 1, 0, 1, k=3)).tolist() == [0.5] * 6
+
+
+def test_abnormality_by_hand() -> None:
+    vectors = torch.tensor([[0.0], [1.0], [2.0], [10.0], [1.0]])
+    found = abnormality(vectors, torch.arange(3), neighbours=1)
+    # Training images lie 1 from their nearest; the asked ones 8 and 0.
+    assert found.tolist() == pytest.approx([0.5, 0.5, 0.5, 8 / 9, 0.0])
+    assert abnormality(vectors, torch.arange(1)).tolist() == [0.0] * 5
+    assert abnormality(torch.ones(4, 2), torch.arange(3)).tolist() == [0.5] * 4
+
+
+def test_clusters_vote_against_a_label() -> None:
+    chance = generator_of("points")
+    vectors = torch.cat([torch.randn(20, 2, generator=chance), torch.randn(20, 2, generator=chance) + 20])
+    told = one_hot(*[0] * 20, *[1] * 20)
+    given = told.clone()
+    given[3] = ~given[3]  # a wrong label among the training images
+    found = disagreement(vectors, torch.arange(40), told, given, generator=generator_of("k"))
+    assert found.argmax() == 3 and found[3] > 0.8
+    assert found[torch.arange(40) != 3].max() < 0.2
+    assert disagreement(vectors, torch.arange(1), told[:1], given, generator=generator_of("k")).tolist() == [0.0] * 40
+
+
+def test_offsets_from_a_distribution() -> None:
+    reference = np.linspace(0, 1, 101)
+    found = offset(np.array([0.5, 0.0, 1.0, 3.0, math.nan]), reference)
+    assert found[0] == 0 and found[1] == pytest.approx(found[2], abs=1e-3) and 0.7 < found[1] < 0.95
+    assert found[3] > 0.99 and np.isnan(found[4])
+    # Each side has its own spread; the same value of all still lets the unnoticeable pass.
+    skewed = np.concatenate([np.linspace(-0.1, 0, 50), np.linspace(0, 10, 50)])
+    below, above = offset(np.array([-1.0, 1.0]), skewed)
+    assert below > 0.99 and above < 0.3
+    same, hardly, far = offset(np.array([0.5, 0.501, 1.0]), np.full(30, 0.5))
+    assert same == 0 and hardly < 0.1 and far > 0.99
+    assert offset(np.array([2.0]), np.array([])).tolist() == [0.0]
+    large = offset(np.array([200.0]), np.array([100.0, 101, 99, 102]), log=True)
+    assert large[0] > 0.9
+
+
+def test_frames_by_their_names() -> None:
+    names = ["a/f_10.jpg", "a/f_9.jpg", "b/f_11.jpg", "a/f_11.jpg", "a/f_90.jpg", "x.jpg"]
+    assert sequences_of(names) == [[1, 0, 3]]
+    assert sequences_of(["p.jpg", "q.jpg"]) == [[0, 1]]  # the order of the samples is the only one
+    assert sequences_of(["p.jpg", "q.jpg", "r.jpg"], {0: ("v", 2.0), 2: ("v", 1.0)}) == [[2, 0]]
+
+
+def test_the_odd_frame_out_is_the_most_inconsistent() -> None:
+    chance = generator_of("frames")
+    scene = torch.randn(1, 16, generator=chance)
+    frames = torch.cat([scene + 0.01 * torch.randn(5, 16, generator=chance), torch.randn(60, 16, generator=chance)])
+    said = torch.tensor([[0.9, 0.1]]).repeat(65, 1)
+    said[2] = torch.tensor([0.1, 0.9])
+    found = inconsistency(frames, said, [list(range(65))], generator=generator_of("pairs"))
+    assert found.argmax() == 2 and found[2] > 0.4
+    assert found[1] == pytest.approx(found[3].item(), rel=0.1) and found[1] == pytest.approx(
+        found[2].item() / 2, rel=0.1
+    )
+    assert found[6:].max() == 0  # others changed their minds about nothing
+
+
+def test_divergence() -> None:
+    p, q = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+    by_hand = (
+        1.5 * math.log2(4 / 3) - 0.75 * math.log2(4 / 3) + 0.25 * 2 - 0.5
+    )  # entropies of (3/4, 1/4) and (1/2, 1/2)
+    entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
+    assert divergence(p, q).item() == pytest.approx(entropy - 0.5) and by_hand == pytest.approx(entropy - 0.5)
+    assert divergence(p, q) == divergence(q, p)
+    assert divergence(torch.tensor([[0.5, 1.0]]), torch.tensor([[0.5, 0.0]]), multi_label=True) == 1
+    assert divergence(p * math.nan, q).isnan().all()
+
+
+# ---- Alterations. ----
+
+
+def photos(n: int = 3, height: int = 20, width: int = 28) -> Tensor:
+    coarse = torch.rand(n, 3, 5, 7, generator=generator_of("photos"))
+    return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear").clamp(0, 1)
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_an_alteration_keeps_the_form_and_every_image_to_itself(name: str) -> None:
+    images = photos()
+    before, found = images.clone(), ALTERATIONS[name](images)
+    assert found.shape == images.shape and found.dtype == images.dtype
+    assert found.min() >= 0 and found.max() <= 1 and not torch.equal(found, images)
+    assert torch.equal(images, before)
+    alone = torch.cat([ALTERATIONS[name](image[None]) for image in images])
+    torch.testing.assert_close(found, alone, atol=1e-6, rtol=0)
+    assert ALTERATIONS[name](torch.rand(2, 3, 1, 1)).shape == (2, 3, 1, 1)
+    assert ALTERATIONS[name](torch.rand(1, 3, 2, 40)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in ALTERATIONS if name not in ("add", "invert")])
+def test_an_even_image_stays_even(name: str) -> None:
+    even = torch.full((1, 3, 16, 16), 0.4)
+    torch.testing.assert_close(ALTERATIONS[name](even), even)
+
+
+def test_alterations_by_eye() -> None:
+    ramp = torch.linspace(0, 1, 20).expand(1, 3, 20, 20)
+    assert torch.equal(ALTERATIONS["fliplr"](ramp), ramp.flip(3)) and torch.equal(ALTERATIONS["flipud"](ramp), ramp)
+    crop, smaller = ALTERATIONS["crop"](ramp)[0, 0, 10], ALTERATIONS["scale"](ramp)[0, 0, 10]
+    assert crop[0] == pytest.approx(0.1, abs=0.01) and crop[-1] == pytest.approx(0.9, abs=0.01)
+    assert smaller[3] == pytest.approx(ramp[0, 0, 10, 1].item(), abs=0.03)
+    moved = ALTERATIONS["translate"](ramp)[0, 0, 10]
+    assert moved[12] == pytest.approx(ramp[0, 0, 10, 10].item(), abs=0.01)
+    assert ALTERATIONS["invert"](ramp)[0, 0, 0, 0] == 1
+    edge = (torch.arange(20) >= 10).float().expand(1, 3, 20, 20)
+    assert ALTERATIONS["gaussianblur"](edge)[0, 0, 5, 9] > 0.1
+    grey = edge * 0.4 + 0.3
+    assert ALTERATIONS["sharpen"](grey)[0, 0, 5, 9] < 0.3 and ALTERATIONS["sharpen"](grey)[0, 0, 5, 10] > 0.7
+
+
+def test_superpixels_keep_edges_and_lose_noise() -> None:
+    edge = (torch.arange(36) >= 17).float().expand(1, 3, 36, 36) * 0.8
+    noisy = (edge + 0.05 * torch.rand(1, 3, 36, 36, generator=generator_of("noise"))).clamp(0, 1)
+    found = ALTERATIONS["superpixels"](noisy)
+    assert found[..., :17].max() < 0.2 and found[..., 17:].min() > 0.7
+    assert len(found[0, 0].unique()) <= 144
+    assert found[..., :17].std() < 0.7 * noisy[..., :17].std()
+
+
+def test_inconsistencies_ask_again() -> None:
+    def predict(images: Tensor) -> Tensor:
+        left = (images[:, 0, :, 0].mean(dim=1) > 0.5).float()
+        return torch.stack([left, 1 - left], dim=1)
+
+    ramp = torch.linspace(0, 1, 20).expand(2, 3, 20, 20)
+    found = inconsistencies(ramp, predict, ["fliplr", "flipud"])
+    assert found["fliplr"].tolist() == [1, 1] and found["flipud"].tolist() == [0, 0]
+
+
+# ---- All miners. ----
+
+
+def simulated(n: int, labeled: int, *, seed: int = 0, errors: float = 0.2) -> tuple[Evidence, np.ndarray]:
+    """Two classes that overlap; which labels are wrong (n,) shows in vectors and in changes, not in the confidence."""
+    chance = generator_of("evidence", seed)
+    truth = torch.randint(0, 2, (n,), generator=chance)
+    wrong = torch.rand(n, generator=chance) < errors
+    predicted = torch.where(wrong, 1 - truth, truth)
+    confidence = 0.8 + 0.15 * torch.rand(n, generator=chance)
+    given = one_hot(*predicted.tolist())
+    probabilities = torch.where(given, confidence[:, None], 1 - confidence[:, None])
+    vectors = torch.stack([4.0 * truth, torch.zeros(n)], dim=1) + 1.5 * torch.randn(n, 2, generator=chance)
+    told = one_hot(*truth.tolist())
+    told[labeled:] = False
+    judged = torch.arange(n) < labeled
+    changed = (0.5 * torch.rand(n, generator=chance) + 0.3 * wrong).clamp(0, 1)
+    features = torch.rand(n, 7, generator=chance)
+    views = (View(vectors, judged.nonzero()[:, 0]),)
+    return Evidence(probabilities, given, told, judged, False, views, features, {20: changed}), wrong.numpy()
+
+
+def evidence(n: int = 200, labeled: int = 100) -> Evidence:
+    return simulated(n, labeled)[0]
+
+
+def test_mined_scores_lie_between_0_and_1_and_choose_miners() -> None:
+    found = mined(evidence())
+    assert list(found) == [1, 2, 3, *range(5, 11), 20, 30]
+    assert all(bool(((score >= 0) & (score <= 1)).all()) for score in found.values())
+    assert list(mined(evidence(), miners=["predict_score_mining"])) == [1]
+
+
+def test_a_view_does_not_judge_what_it_has_learned_from() -> None:
+    known = evidence(20, 10)
+    far = known.views[0].vectors.clone()
+    far[0] += 100
+    first, second = View(known.views[0].vectors, torch.arange(5)), View(far, torch.arange(5, 10))
+    both = Evidence(known.probabilities, known.given, known.told, known.judged, False, (first, second))
+    alone = Evidence(known.probabilities, known.given, known.told, known.judged, False, (second,))
+    assert mined(both)[30][0] == mined(alone)[30][0] > 0.9  # sample 0 was seen by the first
+    assert mined(both)[30][15] not in (mined(alone)[30][15], 0)
+
+
+@pytest.mark.parametrize("combiner", ["weights", "calibrated"])
+def test_wrong_labels_come_first(combiner: str) -> None:
+    known, wrong = simulated(400, 200)
+    found = hard_examples(known, HardConfig(combiner=combiner))
+    first = [row for row in found.order if row >= 200][: int(wrong[200:].sum())]
+    assert wrong[first].mean() > 0.6  # a fifth is chance
+    assert found.combiner == combiner and found.hard.dtype == bool
+    assert all(bool(reasons) == bool(hard) for reasons, hard in zip(found.reasons, found.hard, strict=True))
+    assert 20 in {reason for row in first for reason in found.reasons[row]}
+
+
+def test_the_calibrated_coefficient_is_a_probability() -> None:
+    gaps = []
+    for seed in range(5):
+        known, wrong = simulated(1200, 200, seed=seed)
+        gaps.append(hard_examples(known).coefficients[200:].mean() - wrong[200:].mean())
+    assert abs(np.mean(gaps)) < 0.03
+
+
+def test_an_interval_of_what_is_left_covers_the_truth() -> None:
+    covered = []
+    for seed in range(40):
+        known, is_wrong = simulated(500, 200, seed=seed, errors=0.15)
+        found = hard_examples(known, seed=seed)
+        wrong = is_wrong[[row for row in found.order if row >= 200]]
+        covered.append(
+            [each.low - 0.5 <= wrong[each.reviewed :].sum() <= each.high + 0.5 for each in found.left[:60:12]]
+        )
+    assert 0.8 < np.mean(covered) <= 1
+
+
+def test_no_review_leaves_all_and_a_whole_one_nothing() -> None:
+    found = hard_examples(evidence())
+    assert found.left[0].reviewed == 0 and found.left[-1].reviewed == 100
+    assert found.left[-1].expected == found.left[-1].high == 0
+    expected = [each.expected for each in found.left]
+    assert expected == sorted(expected, reverse=True)
+    assert found.left[0].expected == pytest.approx(float(found.coefficients[100:].sum()), rel=1e-3)
+
+
+def test_without_labels_the_weights_count() -> None:
+    known = evidence()
+    nobody = torch.zeros_like(known.told)
+    found = hard_examples(Evidence(known.probabilities, known.given, nobody, nobody[:, 0], altered=known.altered))
+    assert found.combiner == "weights" and found.left == () and found.threshold == 0.1
+    assert list(found.scores) == [1, 20]
+
+
+def test_given_weights_select_the_combiner() -> None:
+    found = hard_examples(evidence(), HardConfig(algo_config={"predict_score_mining": 1.0}, threshold=0.0))
+    assert found.combiner == "weights" and list(found.scores) == [1] and found.hard.all()
+
+
+def test_a_sample_without_a_prediction_is_kept_and_not_hard() -> None:
+    known = evidence()
+    known.probabilities[150] = math.nan
+    found = hard_examples(known)
+    assert found.coefficients[150] == 0 and not found.hard[150] and found.reasons[150] == ()
+    assert np.isfinite(found.coefficients).all()
+
+
+# ---- Combining. ----
+
+
+def test_the_weighted_mean_is_over_miners_that_could_run() -> None:
+    miners = {"predict_score_mining": torch.tensor([1.0, 0.5]), "clustering_mining": torch.tensor([0.0, math.nan])}
+    found = weighted(miners, {"predict_score_mining": 0.3, "clustering_mining": 0.1})
+    assert found.tolist() == pytest.approx([0.75, 0.5])
+    assert weighted({"clustering_mining": torch.tensor([2.0])}, WEIGHTS).tolist() == [1.0]
+    assert weighted({}, WEIGHTS).tolist() == []
+
+
+def test_scores_are_scaled_by_the_labeled_samples() -> None:
+    score = torch.arange(101.0) / 100
+    scale = scale_of({1: score}, torch.arange(101) < 101)
+    assert (scale.typical[1], scale.far[1]) == pytest.approx((0.5, 0.99))
+    assert scale.of(1, torch.tensor([0.2, 0.5, 0.99, 1.0, 9.0])).tolist() == pytest.approx([0, 0, 1, 0.5 / 0.49, 3])
+
+
+def test_operators_of_a_miner_are_weighted() -> None:
+    scores = {19: torch.tensor([1.0, 0.0]), 20: torch.tensor([0.0, 1.0])}
+    scale = scale_of({19: torch.tensor([0.0, 1.0]), 20: torch.tensor([0.0, 1.0])}, torch.tensor([True, True]))
+    found = by_miner(scores, scale, operator_weights={"gaussianblur": 3, "fliplr": 1})["aug_consistent_mining"]
+    assert found[0] == pytest.approx(3 * found[1].item())
+
+
+def test_calibrating_without_samples_is_the_prior() -> None:
+    model = calibrate(torch.empty(0), {"clustering_mining": torch.empty(0)}, torch.empty(0, dtype=torch.bool))
+    assert (model.intercept, model.confidence, model.errors) == (0, 1, 0)
+    assert model.probabilities(torch.tensor([0.3]), {"clustering_mining": torch.zeros(1)}).item() == pytest.approx(0.3)
+
+
+def test_calibration_rises_with_every_miner() -> None:
+    chance = generator_of("calibrate")
+    doubt, score = torch.rand(300, generator=chance), torch.rand(300, generator=chance)
+    opposite = score < 0.5  # a miner that is wrong about everything gets no weight, never a negative one
+    model = calibrate(doubt, {"clustering_mining": score}, opposite)
+    assert model.weights["clustering_mining"] < 0.05 and model.confidence >= 0
+
+
+def test_reasons_go_by_contribution() -> None:
+    scores = {1: torch.tensor([0.9, 0.1]), 2: torch.tensor([0.8, 0.1]), 30: torch.tensor([0.1, 0.2])}
+    scale = scale_of({number: torch.tensor([0.0, 0.5]) for number in scores}, torch.tensor([True, True]))
+    weights = {"predict_score_mining": 0.1, "clustering_mining": 0.5, "anomaly_detection_mining": 1.0}
+    found = reasons_of(scores, scale, weights, torch.tensor([True, True]))
+    assert found[0] == (2, 1)
+    assert len(found[1]) == 1  # nothing passes the far mark, yet a hard sample has a reason
+    assert reasons_of(scores, scale, weights, torch.tensor([False, False])) == ((), ())
+
+
+def test_residuals_are_the_same_for_the_same_seed() -> None:
+    model = calibrate(torch.empty(0), {}, torch.empty(0, dtype=torch.bool))
+    doubt = torch.rand(50, generator=generator_of("doubt"))
+    first, second = (residuals(model, doubt, {}, steps=5, generator=np.random.default_rng(0)) for _ in range(2))
+    assert first == second and len(first) == 6
+
+
+# ---- Bad input. ----
+
+
+def test_a_configuration_out_of_range() -> None:
+    with pytest.raises(UsageError, match=r"comprehensive_algo_config: must be of .* got 'magic'"):
+        HardConfig(algo_config={"magic": 1.0})
+    with pytest.raises(UsageError, match="the weight of clustering_mining must be a number from 0 on, got -1"):
+        HardConfig(algo_config={"clustering_mining": -1})
+    with pytest.raises(UsageError, match="one weight must be above 0, got none"):
+        HardConfig(algo_config={"clustering_mining": 0.0})
+    with pytest.raises(UsageError, match=r"algo_hard_threshold: must be in \[0, 1\], got 1.5"):
+        HardConfig(threshold=1.5)
+    with pytest.raises(UsageError, match="aug_op_config: must be name:weight\\+name:weight, got 'crop'"):
+        parsed_weights("aug_op_config", "crop+fliplr:1")
+    with pytest.raises(UsageError, match="crop must be there once, got it twice"):
+        parsed_weights("aug_op_config", "crop:1+crop:2")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"given": one_hot(0, 1)}, r"given: must be \(200, 2\) bool, got \(2, 2\)"),
+        ({"probabilities": torch.full((200, 2), 1.5)}, r"probabilities: must be in \[0, 1\] or NaN, got 1.5..1.5"),
+        ({"judged": torch.ones(200, dtype=torch.bool)}, "judged: must be labeled samples"),
+        ({"views": (View(torch.full((200, 2), math.nan), torch.arange(3)),)}, "vectors must be finite"),
+        ({"features": torch.zeros(3, 7)}, "features: must have 200 rows, got 3"),
+    ],
+)
+def test_evidence_that_does_not_fit(change: dict[str, object], said: str) -> None:
+    known = evidence()
+    parts = {name: getattr(known, name) for name in ("probabilities", "given", "told", "judged", "views", "features")}
+    with pytest.raises(InputError, match=said):
+        hard_examples(Evidence(**{**parts, **change}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("labeled", [0, 1, 2])
+def test_next_to_no_labels_and_all_images_the_same(labeled: int) -> None:
+    n = 12
+    told = one_hot(*[0] * n)
+    told[labeled:] = False
+    judged = torch.arange(n) < labeled
+    same = Evidence(
+        torch.full((n, 2), 0.5),
+        one_hot(*[0] * n),
+        told,
+        judged,
+        views=(View(torch.ones(n, 3), judged.nonzero()[:, 0]),),
+        features=torch.ones(n, 7),
+        sequences=[list(range(n))],
+    )
+    for combiner in ("weights", "calibrated"):
+        found = hard_examples(same, HardConfig(combiner=combiner))
+        assert np.isfinite(found.coefficients).all() and len(set(found.coefficients[labeled:].tolist())) == 1
