@@ -48,6 +48,17 @@ def test_digits(tmp_path: Path) -> None:
         digits.write(tmp_path / "flat")
 
 
+def test_digits_of_which_some_are_labeled(tmp_path: Path) -> None:
+    script("digits").write(tmp_path / "some", labeled=25)
+    some, all_of_them = (read_samples(tmp_path / "some" / f"{name}.manifest") for name in ("some", "truth"))
+    assert len(some) == len(all_of_them) == 1797 and all(len(sample.labels) == 1 for sample in all_of_them)
+    known = [row for row, sample in enumerate(some) if sample.labels]
+    assert len(known) == 25 and all(some[row] == all_of_them[row] for row in known)
+    names = [some[row].labels[0].name for row in known]
+    assert {names.count(name) for name in set(names)} == {2, 3} and len(set(names)) == 10
+    assert all_of_them.path(all_of_them[7]).is_file()
+
+
 def test_digit_pairs(tmp_path: Path) -> None:
     pairs = script("digit_pairs")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

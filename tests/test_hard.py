@@ -14,7 +14,16 @@ from torch import Tensor
 from engine.errors import InputError, UsageError
 from engine.hard.anomaly import abnormality
 from engine.hard.clustering import disagreement
-from engine.hard.combine import by_miner, calibrate, reasons_of, residuals, scale_of, weighted
+from engine.hard.combine import (
+    Residual,
+    by_miner,
+    calibrate,
+    reasons_of,
+    residuals,
+    reviews_to_reach,
+    scale_of,
+    weighted,
+)
 from engine.hard.config import HardConfig, parsed_weights
 from engine.hard.consistency import inconsistencies
 from engine.hard.distribution import offset
@@ -360,6 +369,26 @@ def test_calibration_rises_with_every_miner() -> None:
     opposite = score < 0.5  # a miner that is wrong about everything gets no weight, never a negative one
     model = calibrate(doubt, {"clustering_mining": score}, opposite)
     assert model.weights["clustering_mining"] < 0.05 and model.confidence >= 0
+
+
+def test_how_many_to_review() -> None:
+    left = [Residual(0, 10.0, 5.0, 20.0), Residual(50, 3.0, 1.0, 8.0), Residual(100, 0.0, 0.0, 0.0)]
+    assert reviews_to_reach(left, 0.8) == 0
+    assert reviews_to_reach(left, 0.86) == 25  # at most 14 may be left: halfway from 20 to 8
+    assert reviews_to_reach(left, 0.92) == 50
+    assert reviews_to_reach(left, 1.0) == 100
+    assert reviews_to_reach([], 0.9) is None
+
+
+def test_few_errors_leave_the_documented_weights() -> None:
+    chance = generator_of("few errors")
+    model = calibrate(
+        torch.rand(60, generator=chance) / 50,
+        {"clustering_mining": torch.rand(60, generator=chance)},
+        torch.zeros(60, dtype=torch.bool),
+    )
+    assert model.errors == 0 and model.width == 0.3
+    assert model.weights["clustering_mining"] == pytest.approx(WEIGHTS["clustering_mining"], abs=0.1)
 
 
 def test_reasons_go_by_contribution() -> None:

@@ -351,10 +351,21 @@ def test_log_loss_by_hand() -> None:
 
 def test_the_better_opinion_counts_for_all() -> None:
     truth = F.one_hot(torch.arange(30) % 3, 3) > 0
-    right, even = truth * 0.94 + 0.02, torch.full((30, 3), 1 / 3)
+    right, even = (truth * 0.94 + 0.02).log(), torch.full((30, 3), 1 / 3).log()
     assert mix(right, even, truth, multi_label=False).share == 1.0
     assert mix(even, right, truth, multi_label=False).share == 0.0
     assert mix(right, right, truth, multi_label=False).share == 1.0  # of equals the networks
+
+
+def test_two_witnesses_are_surer_than_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = F.one_hot(torch.arange(3000) % 3, 3) > 0
+    first, second = (3 * truth + 2 * torch.randn(3000, 3, generator=generator) for _ in range(2))
+    alone = temperature_of(first, truth, multi_label=False)
+    mixture = mix(first / alone, second / alone, truth, multi_label=False)
+    assert mixture.share == pytest.approx(0.5, abs=0.11)
+    assert mixture.temperature == pytest.approx(0.5, abs=0.05)  # their mean has half the variance of each
+    assert mixture.losses[mixture.share] < min(mixture.losses[0.0], mixture.losses[1.0])
 
 
 def test_folds_spread_every_class_evenly() -> None:

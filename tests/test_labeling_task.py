@@ -113,7 +113,7 @@ def test_hard_examples_are_marked_as_specified(shared: Finished) -> None:
         assert reasons and all(reason in REASONS and not REASONS[reason].of_boxes for reason in reasons)
         assert label.property[HARD_REASONS_KEY] == "-".join(map(str, reasons))
     page = (out / "report.html").read_text("utf-8")
-    assert "hard examples" in page and "difficulty" in page
+    assert "hard examples" in page and "hard coefficient" in page and "to review until" in page
 
 
 def test_the_page_offers_corrections_under_the_sources_of_the_manifest(shared: Finished) -> None:

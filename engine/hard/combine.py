@@ -40,6 +40,8 @@ _INTERCEPT: Final = 1.0
 _CONFIDENCE: Final = 0.3
 _WIDTHS: Final = (0.3, 1.0, 3.0)
 _PARTS: Final = 5
+#: Errors that are needed to try each wider one: from none at all one would learn that no miner is worth anything.
+_ERRORS_A_WIDTH: Final = 5
 #: Probabilities keep so far from 0 and 1.
 _LEAST: Final = 1e-4
 
@@ -145,7 +147,8 @@ def calibrate(doubt: Tensor, miners: Mapping[str, Tensor], wrong: Tensor) -> Cal
     means = {name: float(miners[name].nanmean().nan_to_num(0.0)) for name in names}
     x, y = _design(doubt, miners, names, means), wrong.numpy().astype(np.float64)
     prior = np.array([0.0, 1.0, *(WEIGHTS[name] for name in names)])
-    width = min(_WIDTHS, key=lambda each: _left_out_loss(x, y, prior, each))
+    widths = _WIDTHS[: 1 + int(y.sum()) // _ERRORS_A_WIDTH]
+    width = min(widths, key=lambda each: _left_out_loss(x, y, prior, each))
     best, covariance = _fitted(x, y, prior, width)
     weights = dict(zip(names, best[2:].tolist(), strict=True))
     return Calibrated(float(best[0]), float(best[1]), weights, means, width, covariance, int(wrong.sum()), len(wrong))
@@ -242,17 +245,18 @@ def residuals(
 
 
 def reviews_to_reach(left: Sequence[Residual], goal: float) -> int | None:
-    """How many to review, hardest first, until this share of all is expected to be right; None where nothing is known.
+    """How many to review, hardest first, until this share of all is right as good as surely (19 times in 20, by the
+    upper end of the interval); None where nothing is known.
 
     Between two marks a review is taken to find errors at an even pace.
     """
     if not left:
         return None
-    most = (1 - goal) * left[-1].reviewed
-    if left[0].expected <= most:
+    most = (1 - goal) * left[-1].reviewed + _LEAST
+    if left[0].high <= most:
         return 0
-    before, after = next(pair for pair in pairwise(left) if pair[1].expected <= most)
-    share = (before.expected - most) / (before.expected - after.expected)
+    before, after = next(pair for pair in pairwise(left) if pair[1].high <= most)
+    share = (before.high - most) / (before.high - after.high)
     return math.ceil(before.reviewed + share * (after.reviewed - before.reviewed))
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from engine.label.classifier import probabilities_of
 from engine.label.heads import fit_temperature
 
 #: Shares that are tried for a mixture.
@@ -48,23 +49,29 @@ def log_losses(probabilities: Tensor, truth: Tensor, *, multi_label: bool) -> Te
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """share: of the first opinion. losses: the mean log loss of each share that was tried."""
+    """share: of the first opinion. temperature: of the mixture. losses: the mean log loss of each share tried."""
 
     share: float
+    temperature: float
     losses: dict[float, float]
 
 
 def mix(
     first: Tensor, second: Tensor, truth: Tensor, *, multi_label: bool, shares: Sequence[float] = SHARES
 ) -> Mixture:
-    """How much the first of two opinions, probabilities (n, k), weighs in the mixture with the least log loss.
+    """How much the first of two opinions, logits (n, k), weighs in the mixture with the least log loss, and the
+    temperature of that mixture: two witnesses that agree are surer than each alone.
 
     Of shares that do as well the largest counts.
     """
-    losses = {
-        share: mean_log_loss(share * first + (1 - share) * second, truth, multi_label=multi_label) for share in shares
-    }
-    return Mixture(min(sorted(losses, reverse=True), key=lambda share: round(losses[share], 6)), losses)
+    losses, temperatures = {}, {}
+    for share in shares:
+        logits = share * first + (1 - share) * second
+        temperatures[share] = temperature_of(logits, truth, multi_label=multi_label)
+        said = probabilities_of(logits, temperatures[share], multi_label)
+        losses[share] = mean_log_loss(said, truth, multi_label=multi_label)
+    best = min(sorted(losses, reverse=True), key=lambda share: round(losses[share], 6))
+    return Mixture(best, temperatures[best], losses)
 
 
 def folds_of(matrix: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -40,16 +40,14 @@ class Committee:
     def spec(self) -> NetworkSpec:
         return self.networks[0].spec
 
-    def probabilities(self, images: Tensor, *, multi_label: bool) -> Tensor:
-        """(B, 3, S, S) uint8 of any side -> (B, k) float32: the mean of what each network says."""
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 of any side -> (B, k) float32: the mean of what each network says, over the temperature.
+
+        Of logits, not of probabilities: those of calibrated networks have a mean that is too unsure of itself.
+        """
         images = resized(images, self.spec.image_size)
-        said = [
-            probabilities_of(
-                viewed_logits(net, images, flips=self.flips, bfloat16=self.bfloat16), self.temperature, multi_label
-            )
-            for net in self.networks
-        ]
-        return torch.stack(said).mean(dim=0)
+        said = [viewed_logits(net, images, flips=self.flips, bfloat16=self.bfloat16) for net in self.networks]
+        return torch.stack(said).mean(dim=0) / self.temperature
 
     def features(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 of any side -> (B, d) float32 of length 1: how the first network sees the images."""
@@ -71,12 +69,12 @@ class LinearHead:
     intercept: Tensor
     temperature: float
 
-    def probabilities(self, images: Tensor, *, multi_label: bool) -> Tensor:
-        """(B, 3, S, S) uint8 of any side -> (B, k) float32."""
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 of any side -> (B, k) float32, 0 where scores are one half."""
         vectors = self.encoder.encode(resized(images, self.encoder.size))
         device = vectors.device
         scores = (vectors - self.mean.to(device)) @ self.weights.to(device) + self.intercept.to(device)
-        return probabilities_of(scores - 0.5, self.temperature, multi_label)
+        return (scores - 0.5).float() / self.temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,8 @@ class Classifier:
     """A trained model of image classification.
 
     labels: the k class names. image_size: side S of the square images that it sees, in pixels. committee, head: at
-    least one of them. share: of the committee in the mixture with the head, in [0, 1].
+    least one of them. share: in [0, 1]; what is made probabilities is the share of the committee's logits, and of the
+    head's the rest.
     """
 
     labels: tuple[str, ...]
@@ -113,10 +112,10 @@ class Classifier:
         """(B, 3, S, S) uint8, on the device of the networks -> (B, k) float32; rows sum to 1 unless multi-label."""
         mixture = torch.zeros(len(images), len(self.labels), device=images.device)
         if self.committee is not None and self.share > 0:
-            mixture += self.share * self.committee.probabilities(images, multi_label=self.multi_label)
+            mixture += self.share * self.committee.logits(images)
         if self.head is not None and self.share < 1:
-            mixture += (1 - self.share) * self.head.probabilities(images, multi_label=self.multi_label)
-        return mixture
+            mixture += (1 - self.share) * self.head.logits(images)
+        return probabilities_of(mixture, 1.0, self.multi_label)
 
 
 def viewed_logits(net: Network, images: Tensor, *, flips: tuple[bool, bool], bfloat16: bool) -> Tensor:

@@ -7,7 +7,7 @@ What counts for how much is decided by the log loss on labels that were not seen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -93,17 +93,19 @@ def judged_together(pool: Pool, crew: CrossFit, head: HeadFit, plan: Plan) -> Ve
     seen = crew.judge >= 0
     truth = pool.told[pool.labeled] > 0
     temperature = temperature_of(crew.logits[seen], truth[seen], multi_label=multi_label)
-    by_crew = probabilities_of(crew.logits, temperature, multi_label)
-    by_head = probabilities_of(head.logits, head.head.temperature, multi_label)
-    mixture = mix(by_crew[seen], by_head[seen], truth[seen], multi_label=multi_label)
-    together = mixture.share * by_crew + (1 - mixture.share) * by_head
-    committee = Committee(crew.networks, temperature, plan.flips, plan.bfloat16)
-    classifier = Classifier(pool.labels, multi_label, pool.side, committee, head.head, mixture.share)
+    of_crew, of_head = crew.logits / temperature, head.logits / head.head.temperature
+    mixture = mix(of_crew[seen], of_head[seen], truth[seen], multi_label=multi_label)
+    by_crew, by_head = (probabilities_of(logits, 1.0, multi_label) for logits in (of_crew, of_head))
+    mixed = mixture.share * of_crew + (1 - mixture.share) * of_head
+    together = probabilities_of(mixed, mixture.temperature, multi_label)
+    committee = Committee(crew.networks, temperature * mixture.temperature, plan.flips, plan.bfloat16)
+    linear = replace(head.head, temperature=head.head.temperature * mixture.temperature)
+    classifier = Classifier(pool.labels, multi_label, pool.side, committee, linear, mixture.share)
     found = {
         **plan.found,
         "share_of_networks": mixture.share,
-        "temperature_of_networks": round(temperature, 4),
-        "temperature_of_head": round(head.head.temperature, 4),
+        "temperature_of_networks": round(committee.temperature, 4),
+        "temperature_of_head": round(linear.temperature, 4),
         "cv_log_loss": {
             "networks": round(mean_log_loss(by_crew[seen], truth[seen], multi_label=multi_label), 4),
             "head": round(mean_log_loss(by_head[seen], truth[seen], multi_label=multi_label), 4),

@@ -54,8 +54,9 @@ _FAIR_SAMPLE: Final = (
     "where they come from a few people, places or days it is too high: see what is least certain"
 )
 _REVIEW_HARD: Final = (
-    "The labels most likely wrong, likeliest first. The difficulty, in percent, is the coefficient in result.manifest; "
-    "learned from the labeled images, it is the probability that the label is wrong."
+    "The labels most likely wrong, likeliest first, by the hard coefficient in result.manifest: where it was learned "
+    "from the labeled images, the probability that the label is wrong. Hard examples have the numbers of their reasons "
+    "beside the label, those that count most first; Reasons below says what they mean."
 )
 #: Shares of right labels for which the page says how much is to be reviewed.
 _GOALS: Final = (0.98, 0.995)
@@ -168,11 +169,9 @@ class _Found:
         return ", ".join(f"{_percent(self.probabilities[row, column])} · {self.labels[column]}" for column in given)
 
     def review_caption(self, row: int) -> str:
-        """`57 % · cat`, and of a hard example how likely it is wrong, and the first reason."""
-        if self.hard is None or not self.hard.hard[row]:
-            return self.label_caption(row)
-        reason = REASONS[self.hard.reasons[row][0]].words
-        return f"{self.label_caption(row)} · difficulty {_percent(self.hard.coefficients[row])}: {reason}"
+        """`57 % · cat`, and of a hard example the numbers of its reasons: `57 % · cat · 1-21`."""
+        reasons = () if self.hard is None else self.hard.reasons[row]
+        return " · ".join([self.label_caption(row), *(["-".join(map(str, reasons))] if reasons else [])])
 
     def caption(self, row: int, column: int) -> str:
         """`57 %`, or `57 % + dog` when the image gets another label too."""
