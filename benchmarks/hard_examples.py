@@ -17,9 +17,21 @@ and 20 % reviewed, the mean over the seeds; expected calibration error and Brier
 the difference of areas to the best peer with a 90 % interval (bootstrap over the images, paired); how often the 90 %
 interval of what a review leaves holds the truth (at 0, 5, 10 and 20 % reviewed).
 
-Recorded:
+Recorded so far (2 cores without AMX), one small cell, --only digits --labels 50 --algorithms fast --minutes 0.3
+--seeds 3; there the coefficient is as good as the best peer and no better, 30 labels being judged out of fold:
 
-RESULTS
+    digits, 50 labels, fast 0.3 min; 3 seeds, 6.95 % wrong
+                                             AUROC      AP    10 %    20 %
+    ours                                     0.962   0.605   0.752   0.972
+    ours, weights                            0.953   0.563   0.727   0.949
+    least confidence                         0.962   0.605   0.746   0.974
+    margin                                   0.961   0.592   0.743   0.965
+    entropy                                  0.963   0.612   0.743   0.974
+    cleanlab self_confidence                 0.962   0.605   0.746   0.974
+    cleanlab normalized_margin               0.961   0.592   0.743   0.965
+    cleanlab confidence_weighted_entropy     0.506   0.211   0.258   0.330
+    cleanlab OutOfDistribution               0.603   0.098   0.170   0.329
+    ours above entropy: -0.001 (-0.003 to +0.001); ECE 0.040, Brier skill 0.273, interval holds the truth in 50 % of 12
 """
 
 from __future__ import annotations
