@@ -21,6 +21,7 @@ too; the difference to the best peer is paired by seed, with a 90 % interval. Ta
 Recorded, one seed only, on 2 cores without AMX (about half as fast as with it), --seeds 1; other rows are not yet:
 
     cifar10, 20,000 images; fast 5 min, accurate 15 min            --only cifar10 --labels 250
+    (accurate: networks were still averaged by their probabilities)
     labels  algorithm        accuracy    ECE  Brier skill  seconds  target
        250  accurate            61.89  0.024        0.438    919.3      62
        250  fast                54.83  0.084        0.333    334.8      50

@@ -223,7 +223,8 @@ def test_inconsistencies_ask_again() -> None:
         return torch.stack([left, 1 - left], dim=1)
 
     ramp = torch.linspace(0, 1, 20).expand(2, 3, 20, 20)
-    found = inconsistencies(ramp, predict, ["fliplr", "flipud"])
+    altered = {name: ALTERATIONS[name](ramp) for name in ("fliplr", "flipud")}
+    found = inconsistencies(predict(ramp), altered, predict)
     assert found["fliplr"].tolist() == [1, 1] and found["flipud"].tolist() == [0, 0]
 
 

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from engine.errors import InputError, UsageError
 from engine.label.augment import STRONG, VIEWS, WEAK, Policy, altered, plain
+from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import probabilities_of, resized
 from engine.label.clock import LEAST_STEPS, Clock
 from engine.label.descent import Descent, orthogonalised
 from engine.label.losses import Told, cross_entropy, nearest_pairs, smoothed, supervised
 from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
+from engine.label.plan import Plan
+from engine.label.pool import Pool
 from engine.label.propagation import balanced, graph_of, propagated
 from engine.label.targets import check_rules, targets_of
 from engine.label.training import Deck, Recipe, Training, Watch, generator_of, train
@@ -366,6 +369,33 @@ def test_two_witnesses_are_surer_than_one() -> None:
     assert mixture.share == pytest.approx(0.5, abs=0.11)
     assert mixture.temperature == pytest.approx(0.5, abs=0.05)  # their mean has half the variance of each
     assert mixture.losses[mixture.share] < min(mixture.losses[0.0], mixture.losses[1.0])
+
+
+def test_beliefs_begin_with_whoever_is_right_about_labels_not_seen() -> None:
+    truth = F.one_hot(torch.arange(60) % 3, 3).float()
+    told = truth.clone()
+    told[30:] = 0
+    pool = Pool(lambda rows: rows, told, ("a", "b", "c"), False, 16, torch.device("cpu"))
+    fold = torch.arange(30) % 2
+    plan = Plan(NetworkSpec(16, (8,), 3), 8, fold, 2, None, (False, False), False, 0, 0, {})
+    right, even = truth * 0.94 + 0.02, torch.full((60, 3), 1 / 3)
+    shares = torch.full((3,), 1 / 3)
+
+    def chosen(graph: Tensor, network: Tensor) -> Beliefs:
+        return with_networks(pool, plan, Beliefs("graph", (graph, graph), {"graph": 0.0}, shares), [network.log()] * 2)
+
+    for graph, network, better, worse in ((even, right, "networks", "graph"), (right, even, "graph", "networks")):
+        found = chosen(graph, network)
+        assert found.losses[better] < 0.1 and found.losses[worse] == pytest.approx(math.log(3), abs=0.01)
+        assert all(torch.equal(each.argmax(dim=1), truth.argmax(dim=1)) for each in found.without)
+    # Each network is asked only about its own part: what it says of the labels that it has seen does not count.
+    by_heart = torch.where((torch.arange(60) < 30)[:, None], right, even)
+    seen = [torch.where((fold == part)[:, None], even[:30], by_heart[:30]) for part in (0, 1)]
+    said = [torch.cat([each, even[30:]]).log() for each in seen]
+    found = with_networks(pool, plan, Beliefs("graph", (right, right), {}, shares), said)
+    assert found.losses["networks"] == pytest.approx(math.log(3), abs=0.01)
+    assert all(torch.equal(each.argmax(dim=1), truth.argmax(dim=1)) for each in found.without)
+    torch.testing.assert_close(found.without[0].sum(dim=1), torch.ones(60))
 
 
 def test_folds_spread_every_class_evenly() -> None:

@@ -4,7 +4,7 @@ In: scores of n samples, and for some of them whether the label was wrong (label
 Out: coefficients in [0, 1], 1 = hardest, and what each reason has contributed.
 
 Scores are first held against those of the labeled samples: 0 is typical, 1 is what one in a hundred of them reaches
-(`scaled`). Then `weights`, the documented weights, a weighted mean over the miners that could run; or `calibrated`, a
+(`Scale`). Then `weights`, the documented weights, a weighted mean over the miners that could run; or `calibrated`, a
 logistic regression whose coefficient is the probability that the label is wrong. It begins at the confidence, which is
 calibrated itself, rises with every miner and falls with none, and is drawn towards the documented weights, so that with
 few errors to learn from it trusts them, and with many the errors.
@@ -24,7 +24,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from engine.hard.mining import Scores, miner_of
+from engine.hard.mining import Scores
 from engine.hard.reasons import OPERATOR_WEIGHTS, OPERATORS, REASONS, WEIGHTS
 
 _Floats = npt.NDArray[np.float64]
@@ -76,7 +76,7 @@ def by_miner(
     operator. NaN where none of its reasons has a score."""
     found: dict[str, Tensor] = {}
     for miner in WEIGHTS:
-        numbers = [number for number in scores if miner_of(number) == miner]
+        numbers = [number for number in scores if REASONS[number].miner == miner]
         if not numbers:
             continue
         stacked = torch.stack([scale.of(number, scores[number]) for number in numbers])

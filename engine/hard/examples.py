@@ -133,7 +133,7 @@ def _check(evidence: Evidence) -> None:
     for view in evidence.views:
         if view.vectors.ndim != 2 or len(view.vectors) != n:
             raise InputError(f"views: vectors must be ({n}, d), got {tuple(view.vectors.shape)}")
-        if not bool(view.vectors[evidence.predicted].isfinite().all()):
-            raise InputError("views: vectors must be finite where there is a prediction, got NaN or infinity")
+        if not bool(view.vectors.isfinite().all()):
+            raise InputError("views: vectors must be finite, got NaN or infinity")
     if evidence.features is not None and len(evidence.features) != n:
         raise InputError(f"features: must have {n} rows, got {len(evidence.features)}")

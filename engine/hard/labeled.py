@@ -7,6 +7,7 @@ network that has not seen its label; others by all networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.errors import Stopped
-from engine.hard.divergence import divergence
+from engine.hard.consistency import inconsistencies
 from engine.hard.mining import Evidence, View
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.reasons import OPERATORS
@@ -80,6 +81,7 @@ def _looked_at(
     n, count, dim = len(labeling), len(committee.networks), committee.spec.dim
     vectors = torch.zeros(count, n, dim)
     changes = {name: torch.full((count, n), torch.nan) for name in operators}
+    multi_label = labeling.targets.multi_label
     device = next(committee.networks[0].parameters()).device
     for start in range(0, len(thumbnails), _BATCH):
         if stopped():
@@ -89,32 +91,32 @@ def _looked_at(
         images = resized(thumbnails.rows(places).to(device), committee.spec.image_size).float().div_(255)
         variants = {name: ALTERATIONS[name](images) for name in operators}
         for number, network in enumerate(committee.networks):
-            features, before = _seen(network, images, committee)
+            features = _features(network, committee, images)
             vectors[number, rows] = F.normalize(features, dim=1).cpu()
-            for name, variant in variants.items():
-                _, after = _seen(network, variant, committee)
-                change = divergence(
-                    *(_said(x, committee, labeling) for x in (before, after)), multi_label=_many(labeling)
-                )
+            before = _said(network, committee, features, multi_label)
+            predict = partial(_predicted, network, committee, multi_label)
+            found = inconsistencies(before, variants, predict, multi_label=multi_label)
+            for name, change in found.items():
                 changes[name][number, rows] = change.cpu()
         progress(int(places[-1]) + 1)
     return vectors, changes
 
 
-def _seen(network: Network, images: Tensor, committee: Committee) -> tuple[Tensor, Tensor]:
-    """(B, 3, S, S) float in [0, 1] -> features (B, d) and logits (B, k), float32."""
+def _predicted(network: Network, committee: Committee, multi_label: bool, images: Tensor) -> Tensor:
+    """(B, 3, S, S) float in [0, 1] -> probabilities (B, k) float32."""
+    return _said(network, committee, _features(network, committee, images), multi_label)
+
+
+def _features(network: Network, committee: Committee, images: Tensor) -> Tensor:
+    """(B, 3, S, S) float in [0, 1] -> (B, d) float32."""
     network.eval()
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=committee.bfloat16):
-        features = network.features(images.contiguous(memory_format=torch.channels_last))
-        return features.float(), network.head(features).float()
+        return network.features(images.contiguous(memory_format=torch.channels_last))
 
 
-def _said(logits: Tensor, committee: Committee, labeling: Labeling) -> Tensor:
-    return probabilities_of(logits, committee.temperature, _many(labeling))
-
-
-def _many(labeling: Labeling) -> bool:
-    return labeling.targets.multi_label
+def _said(network: Network, committee: Committee, features: Tensor, multi_label: bool) -> Tensor:
+    with torch.no_grad():
+        return probabilities_of(network.head(features), committee.temperature, multi_label)
 
 
 def _fairly(changes: Tensor, judges: Tensor) -> Tensor:

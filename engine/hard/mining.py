@@ -7,7 +7,7 @@ images, and a sample that it has learned from is judged by the other views where
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,7 +20,7 @@ from engine.hard.anomaly import abnormality
 from engine.hard.clustering import disagreement
 from engine.hard.distribution import offset
 from engine.hard.predict_score import low_confidence
-from engine.hard.reasons import REASONS, WEIGHTS
+from engine.hard.reasons import WEIGHTS
 from engine.hard.sequential import inconsistency
 from engine.hard.similarity import unlikeness
 from engine.label.training import generator_of
@@ -53,8 +53,8 @@ class Evidence:
     probabilities: (n, k) float, calibrated; rows of NaN where nothing is predicted. given: (n, k) bool, the labels in
     question: predicted ones, or people's. told: (n, k) bool, what people said; no label elsewhere. judged: (n,) bool,
     labeled samples whose prediction is out of fold: on them is learned what scores mean. views: may be none.
-    features: columns IMAGE_FEATURES, (n, 7) float; None: not measured. altered: operator -> (n,), how much predictions
-    change. sequences: positions in order.
+    features: columns IMAGE_FEATURES, (n, 7) float; None: not measured. altered: by reason, 19..29, (n,): how much
+    predictions change. sequences: positions in order.
     """
 
     probabilities: Tensor
@@ -105,7 +105,7 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
     return {number: torch.where(there, score, torch.nan) for number, score in sorted(found.items())}
 
 
-def _over_views(evidence: Evidence, work) -> Tensor:  # type: ignore[no-untyped-def]
+def _over_views(evidence: Evidence, work: Callable[[View, int], Tensor]) -> Tensor:
     """(n,): the mean over the views that have not seen a sample's label; over all where every one has."""
     scores = torch.stack([work(view, at) for at, view in enumerate(evidence.views)])  # (v, n)
     fair = torch.ones(scores.shape, dtype=torch.bool)
@@ -127,7 +127,3 @@ def _offsets(features: Tensor, reference: Tensor) -> Scores:
         for feature, column in zip(IMAGE_FEATURES.values(), features.unbind(1), strict=True)
         if feature.reason is not None
     }
-
-
-def miner_of(number: int) -> str:
-    return REASONS[number].miner

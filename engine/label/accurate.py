@@ -167,7 +167,6 @@ def _members(
     """The trained members, and what was chosen and why. supervised: seconds of a step with labels only."""
     consistency = clock.measured(lambda: _consistent_seconds(pool, plan))
     asking = prediction_seconds(pool, plan, supervised)
-    parts = range(plan.members)
 
     def train_on(part: int, net: Network, loss: Loss, steps: int, rate: float, *, name: str, title: str) -> Member:
         own = replace(watch, progress=stage(title.format(part + 1, plan.members), steps))
@@ -187,7 +186,7 @@ def _members(
     clock.reserve += asking
     each = TEACHING_SHARE / plan.members
     taught: list[Member] = []
-    for part in parts:
+    for part in range(plan.members):
         taught.append(taught_labels(part, "labels", each / (1 - part * each), TEACHING_STAGE))
         if watch.stopped():
             # What is taught the labels alone is not yet what was asked for.
