@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from engine.dataset import Dataset, read_samples, write_dataset
     from engine.errors import EngineError, Failure
     from engine.grouping import Group, Grouping, group
+    from engine.hard.config import HardConfig
+    from engine.hard.examples import HardExamples, hard_examples
+    from engine.hard.mining import Evidence
+    from engine.hard.planted import label_errors
+    from engine.hard.search import find_hard_examples
     from engine.label.labeling import auto_label
     from engine.label.results import Labeling
     from engine.manifest import read_manifest, write_manifest
@@ -58,16 +63,22 @@ __all__ = [
     "Dataset",
     "Drawing",
     "EngineError",
+    "Evidence",
     "Failure",
     "Group",
     "Grouping",
+    "HardConfig",
+    "HardExamples",
     "Label",
     "Labeling",
     "Sample",
     "Shape",
     "annotate",
     "auto_label",
+    "find_hard_examples",
     "group",
+    "hard_examples",
+    "label_errors",
     "read_manifest",
     "read_samples",
     "write_dataset",
@@ -80,6 +91,11 @@ _ROOMS = {
     "errors": ("EngineError", "Failure"),
     "annotating": ("annotate",),
     "grouping": ("Group", "Grouping", "group"),
+    "hard.config": ("HardConfig",),
+    "hard.examples": ("HardExamples", "hard_examples"),
+    "hard.mining": ("Evidence",),
+    "hard.planted": ("label_errors",),
+    "hard.search": ("find_hard_examples",),
     "label.labeling": ("auto_label",),
     "label.results": ("Labeling",),
     "manifest": ("read_manifest", "write_manifest"),

@@ -61,6 +61,13 @@ BOX_FEATURES: Final[dict[str, Feature]] = {
     "box_overlap": Feature("the part of the box that other boxes cover", "[0, 1]", 18),
 }
 
+#: What is measured for a reason of hard examples.
+FEATURES_OF_REASONS: Final[dict[int, Feature]] = {
+    feature.reason: feature
+    for feature in (*IMAGE_FEATURES.values(), *BOX_FEATURES.values())
+    if feature.reason is not None
+}
+
 #: Rounding to 8 bits adds noise of variance 1/12 a pixel, which the Laplacian (weights 1, 1, 1, 1, -4) sees as
 #: 20/12; without taking it out, every strong blur looks the same.
 _ROUNDING: Final = 20.0 / 12.0

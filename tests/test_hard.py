@@ -67,8 +67,7 @@ def test_low_confidence_of_one_and_of_several_labels() -> None:
 
 
 def test_nothing_found() -> None:
-    assert nothing_found(torch.empty(0), floor=0.5) == 1
-    assert nothing_found(torch.tensor([0.9]), floor=0.5) == 0
+    assert nothing_found(torch.tensor([0.0, 0.25, 0.5, 0.9]), floor=0.5).tolist() == [1, 0.5, 0, 0]
 
 
 #: Two labels, training images at 0, 1 (label 0) and 10, 11 (label 1); then asked ones at 0.5 and 10.5.
@@ -78,7 +77,7 @@ SEEN, TOLD = torch.arange(4), one_hot(0, 0, 1, 1)
 
 def test_unlikeness_by_hand() -> None:
     given = one_hot(0, 0, 1, 1, 0, 0)
-    found = unlikeness(LINE, SEEN, TOLD, given)
+    found = unlikeness(LINE, SEEN, TOLD, given)[given]
     # A training image is not its own neighbour: at 0 the other of its label is at 1, others at 10 and 11.
     expected = [1 / (1 + 10.5), 1 / (1 + 9.5), 1 / (1 + 9.5), 1 / (1 + 10.5), 0.5 / (0.5 + 10), 10 / (10 + 0.5)]
     assert found.tolist() == pytest.approx(expected)
@@ -90,10 +89,11 @@ def test_unlikeness_at_the_edges() -> None:
     assert unlikeness(LINE, SEEN, told, nobody).isnan().all()
     never = nobody.clone()
     never[4, 2] = True
-    assert unlikeness(LINE, SEEN, told, never)[4] == 1  # no training image has the label
-    assert unlikeness(LINE, SEEN[:2], told[:2], one_hot(0, 0, 0, 0, 0, 0, k=3))[4] == 0  # all have
+    assert unlikeness(LINE, SEEN, told, never)[4, 2] == 1  # no training image has the label
+    assert unlikeness(LINE, SEEN[:2], told[:2], one_hot(0, 0, 0, 0, 0, 0, k=3))[4, 0] == 0  # all have
     same = torch.ones(6, 1)
-    assert unlikeness(same, SEEN, told, one_hot(0, 0, 1, 1, 0, 1, k=3)).tolist() == [0.5] * 6
+    asked = one_hot(0, 0, 1, 1, 0, 1, k=3)
+    assert unlikeness(same, SEEN, told, asked)[asked].tolist() == [0.5] * 6
 
 
 def test_abnormality_by_hand() -> None:
@@ -111,10 +111,11 @@ def test_clusters_vote_against_a_label() -> None:
     told = one_hot(*[0] * 20, *[1] * 20)
     given = told.clone()
     given[3] = ~given[3]  # a wrong label among the training images
-    found = disagreement(vectors, torch.arange(40), told, given, generator=generator_of("k"))
+    found = disagreement(vectors, torch.arange(40), told, given, generator=generator_of("k"))[given]
     assert found.argmax() == 3 and found[3] > 0.8
     assert found[torch.arange(40) != 3].max() < 0.2
-    assert disagreement(vectors, torch.arange(1), told[:1], given, generator=generator_of("k")).tolist() == [0.0] * 40
+    alone = disagreement(vectors, torch.arange(1), told[:1], given, generator=generator_of("k"))
+    assert alone[given].tolist() == [0.0] * 40 and alone[~given].isnan().all()
 
 
 def test_offsets_from_a_distribution() -> None:
@@ -245,7 +246,7 @@ def simulated(n: int, labeled: int, *, seed: int = 0, errors: float = 0.2) -> tu
     told[labeled:] = False
     judged = torch.arange(n) < labeled
     changed = (0.5 * torch.rand(n, generator=chance) + 0.3 * wrong).clamp(0, 1)
-    features = torch.rand(n, 7, generator=chance)
+    features = {reason: torch.rand(n, generator=chance) for reason in range(5, 11)}
     views = (View(vectors, judged.nonzero()[:, 0]),)
     return Evidence(probabilities, given, told, judged, False, views, features, {20: changed}), wrong.numpy()
 
@@ -255,10 +256,10 @@ def evidence(n: int = 200, labeled: int = 100) -> Evidence:
 
 
 def test_mined_scores_lie_between_0_and_1_and_choose_miners() -> None:
-    found = mined(evidence())
+    found = mined(evidence()).scores
     assert list(found) == [1, 2, 3, *range(5, 11), 20, 30]
     assert all(bool(((score >= 0) & (score <= 1)).all()) for score in found.values())
-    assert list(mined(evidence(), miners=["predict_score_mining"])) == [1]
+    assert list(mined(evidence(), miners=["predict_score_mining"]).scores) == [1]
 
 
 def test_a_view_does_not_judge_what_it_has_learned_from() -> None:
@@ -268,8 +269,9 @@ def test_a_view_does_not_judge_what_it_has_learned_from() -> None:
     first, second = View(known.views[0].vectors, torch.arange(5)), View(far, torch.arange(5, 10))
     both = Evidence(known.probabilities, known.given, known.told, known.judged, False, (first, second))
     alone = Evidence(known.probabilities, known.given, known.told, known.judged, False, (second,))
-    assert mined(both)[30][0] == mined(alone)[30][0] > 0.9  # sample 0 was seen by the first
-    assert mined(both)[30][15] not in (mined(alone)[30][15], 0)
+    by_both, by_one = mined(both).scores[30], mined(alone).scores[30]
+    assert by_both[0] == by_one[0] > 0.9  # sample 0 was seen by the first
+    assert by_both[15] not in (by_one[15], 0)
 
 
 @pytest.mark.parametrize("combiner", ["weights", "calibrated"])
@@ -327,10 +329,88 @@ def test_given_weights_select_the_combiner() -> None:
 
 def test_a_sample_without_a_prediction_is_kept_and_not_hard() -> None:
     known = evidence()
-    known.probabilities[150] = math.nan
+    known.given[150] = False
     found = hard_examples(known)
     assert found.coefficients[150] == 0 and not found.hard[150] and found.reasons[150] == ()
     assert np.isfinite(found.coefficients).all()
+    assert 150 not in found.labels.rows and len(found.labels) == 199
+
+
+@pytest.mark.parametrize("combiner", ["weights", "calibrated"])
+def test_labels_without_probabilities_are_judged_by_the_rest(combiner: str) -> None:
+    known, wrong = simulated(400, 200)
+    known.probabilities[200:] = math.nan
+    found = hard_examples(known, HardConfig(combiner=combiner))
+    assert np.isfinite(found.coefficients).all() and np.isnan(found.scores[1][200:]).all()
+    assert found.coefficients[200:][wrong[200:]].mean() > found.coefficients[200:][~wrong[200:]].mean() + 0.1
+
+
+def test_of_several_labels_each_is_judged_by_itself() -> None:
+    """Two clusters of training images; a sample in the first one is given both labels, the second one wrongly."""
+    chance = generator_of("several")
+    vectors = torch.cat([torch.randn(30, 2, generator=chance), torch.randn(30, 2, generator=chance) + 20])
+    told = torch.zeros(60, 2, dtype=torch.bool)
+    told[:25, 0], told[30:55, 1] = True, True
+    given = torch.zeros(60, 2, dtype=torch.bool)
+    given[25:30, 0], given[55:, 1], given[25, 1] = True, True, True
+    probabilities = torch.full((60, 2), 0.1) + 0.8 * given
+    view = View(vectors, told.any(dim=1).nonzero()[:, 0])
+    known = Evidence(probabilities, given, told, torch.zeros(60, dtype=torch.bool), True, (view,))
+    found = hard_examples(known, HardConfig(combiner="weights"))
+    of = {
+        (row, column): at for at, (row, column) in enumerate(zip(found.labels.rows, found.labels.columns, strict=True))
+    }
+    right, wrong = found.labels.coefficients[of[25, 0]], found.labels.coefficients[of[25, 1]]
+    assert wrong > right + 0.2 and len(found.labels) == 11
+    assert found.coefficients[25] >= wrong - 1e-6
+
+
+def test_a_label_of_a_set_of_one_label_is_as_hard_as_its_sample() -> None:
+    found = hard_examples(evidence())
+    assert found.labels.rows.tolist() == list(range(200))
+    assert np.array_equal(found.labels.coefficients, found.coefficients)
+    assert found.labels.reasons == found.reasons
+
+
+def test_shares_of_reasons_add_up() -> None:
+    found = hard_examples(evidence())
+    total = sum(found.shares.values())
+    assert set(np.round(total, 5)) <= {0.0, 1.0} and (total[found.hard] > 0).all()
+    at = int(found.order[0])
+    assert found.reasons[at][0] == max(found.shares, key=lambda number: found.shares[number][at])
+
+
+# ---- Plain arrays. ----
+
+
+def test_plain_arrays() -> None:
+    known, _ = simulated(400, 200)
+    labels = np.where(known.told.any(dim=1), known.told.int().argmax(dim=1), -1)
+    of_arrays = Evidence.of_arrays(known.probabilities.numpy(), labels, embeddings=known.views[0].vectors.numpy())
+    assert torch.equal(of_arrays.given, known.given) and torch.equal(of_arrays.judged, known.judged)
+    assert torch.equal(of_arrays.told, known.told) and torch.equal(of_arrays.views[0].seen, known.views[0].seen)
+    found = hard_examples(of_arrays)
+    assert found.combiner == "calibrated" and list(found.scores) == [1, 2, 3, 30]
+    assert hard_examples(Evidence.of_arrays(known.probabilities, labels, out_of_fold=False)).combiner == "weights"
+    assert hard_examples(Evidence.of_arrays(known.probabilities)).coefficients.shape == (400,)
+
+
+def test_plain_arrays_of_several_labels() -> None:
+    p = np.array([[0.9, 0.6], [0.2, 0.3], [np.nan, np.nan]])
+    known = Evidence.of_arrays(p, np.array([[True, False], [False, False], [False, False]]))
+    assert known.multi_label and known.given.tolist() == [[True, True], [False, True], [False, False]]
+    assert Evidence.of_arrays(p, given=[1, -1, 0]).given.tolist() == [[False, True], [False, False], [True, False]]
+
+
+def test_plain_arrays_that_do_not_fit() -> None:
+    with pytest.raises(InputError, match=r"labels: must be class numbers 0\.\.1, or -1 for none, got 0\.\.2"):
+        Evidence.of_arrays(np.full((2, 2), 0.5), [0, 2])
+    with pytest.raises(InputError, match=r"labels: must be class numbers 0\.\.1, or -1 for none, got 0\.0\.\.1\.0"):
+        Evidence.of_arrays(np.full((2, 2), 0.5), np.array([0.0, 1.0]))
+    with pytest.raises(InputError, match=r"probabilities: must be \(n, k\), got \(2,\)"):
+        Evidence.of_arrays([0.5, 0.5])
+    with pytest.raises(InputError, match=r"labels: must be \(2,\) or \(2, 2\), got \(3,\)"):
+        Evidence.of_arrays(np.full((2, 2), 0.5), [0, 1, 1])
 
 
 # ---- Combining. ----
@@ -397,7 +477,7 @@ def test_reasons_go_by_contribution() -> None:
     scale = scale_of({number: torch.tensor([0.0, 0.5]) for number in scores}, torch.tensor([True, True]))
     weights = {"predict_score_mining": 0.1, "clustering_mining": 0.5, "anomaly_detection_mining": 1.0}
     found = reasons_of(scores, scale, weights, torch.tensor([True, True]))
-    assert found[0] == (2, 1)
+    assert found[0] == (1, 2)  # by how far beyond the usual
     assert len(found[1]) == 1  # nothing passes the far mark, yet a hard sample has a reason
     assert reasons_of(scores, scale, weights, torch.tensor([False, False])) == ((), ())
 
@@ -434,7 +514,7 @@ def test_a_configuration_out_of_range() -> None:
         ({"probabilities": torch.full((200, 2), 1.5)}, r"probabilities: must be in \[0, 1\] or NaN, got 1.5..1.5"),
         ({"judged": torch.ones(200, dtype=torch.bool)}, "judged: must be labeled samples"),
         ({"views": (View(torch.full((200, 2), math.nan), torch.arange(3)),)}, "vectors must be finite"),
-        ({"features": torch.zeros(3, 7)}, "features: must have 200 rows, got 3"),
+        ({"features": {5: torch.zeros(3)}}, r"features\[5\]: must be \(200,\), got \(3,\)"),
     ],
 )
 def test_evidence_that_does_not_fit(change: dict[str, object], said: str) -> None:
@@ -456,7 +536,7 @@ def test_next_to_no_labels_and_all_images_the_same(labeled: int) -> None:
         told,
         judged,
         views=(View(torch.ones(n, 3), judged.nonzero()[:, 0]),),
-        features=torch.ones(n, 7),
+        features={5: torch.ones(n)},
         sequences=[list(range(n))],
     )
     for combiner in ("weights", "calibrated"):

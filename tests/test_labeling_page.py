@@ -184,14 +184,14 @@ def test_confidences_and_reliability(dataset):
 
 def test_sources_are_those_of_the_result(dataset):
     labeling = labeling_of(("cat", "dog", "eel"), PEOPLE, PROBABILITIES)
-    names = [f"../pets/{at}.png" for at in range(8)]
+    renamed = [replace(sample, source=f"../pets/{at}.png") for at, sample in enumerate(dataset)]
     read = []
 
     def begin(total):
         read.append(total)
         return read.append
 
-    page = labeling_page(dataset, labeling, notes=(), threads=1, begin=begin, sources=names)
+    page = labeling_page(dataset, labeling, notes=(), threads=1, begin=begin, written=renamed)
     assert [proposal.source for proposal in page.proposals][:3] == ["../pets/4.png", "../pets/5.png", "../pets/6.png"]
     assert {proposal.source for proposal in page_of(dataset).proposals} == {"4.png", "5.png", "6.png"}
     assert (read[0], read[-1]) == (3, 3)  # an image is read once, though it is shown twice

@@ -206,7 +206,9 @@ def test_ctrl_c_leaves_a_model_and_resume_the_same_result(
 
 def test_probabilities_come_back_as_they_went(tmp_path: Path) -> None:
     values = np.array([[0.25, 0.75], [np.nan, np.nan]], np.float32)
-    said = Probabilities(("a/ü.jpg", "b\n.jpg"), ("cat", "\N{CAT FACE}"), values, np.array([True, False]))
+    said = Probabilities(
+        ("a/ü.jpg", "b\n.jpg"), ("cat", "\N{CAT FACE}"), values, np.array([True, False]), np.array([2, -1])
+    )
     write_probabilities(tmp_path / "probabilities.npz", said)
     back = read_probabilities(tmp_path / "probabilities.npz")
     assert (back.sources, back.labels) == (said.sources, said.labels)

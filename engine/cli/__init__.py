@@ -8,6 +8,7 @@ imports what it runs, so that --help need not wait for torch.
     grouping.py     group, label-group, drop-group
     labeling.py     label, confirm, evaluate
     suggesting.py   suggest
+    hard.py         hard
     simulating.py   simulate
     models.py       models list, models show
     datasets.py     features, convert
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from engine.cli.arguments import Help, as_flags, program_version
 from engine.cli.datasets import add_convert, add_features
 from engine.cli.grouping import add_drop_group, add_group, add_label_group
+from engine.cli.hard import add_hard
 from engine.cli.labeling import add_confirm, add_evaluate, add_label
 from engine.cli.models import add_models
 from engine.cli.requests import add_run
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="labelengine", required=True)
     for add in (
         *(add_group, add_label_group, add_drop_group),
-        *(add_suggest, add_label, add_confirm, add_evaluate, add_simulate, add_models),
+        *(add_suggest, add_label, add_hard, add_confirm, add_evaluate, add_simulate, add_models),
         *(add_features, add_convert, add_run),
     ):
         add(commands)

@@ -1,6 +1,6 @@
 """clustering_mining: clusters of the training set vote against the label (reason 2).
 
-Vectors and labels in, one number in [0, 1] a sample out.
+Vectors and labels in, one number in [0, 1] a label in question out.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _SHARPNESS: Final = 8.0
 
 def disagreement(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, generator: torch.Generator) -> Tensor:
     """Reason 2. vectors: (n, d). seen: (t,) int64, positions of the training images. told: (t, k) bool, their labels.
-    given: (n, k) bool, the labels in question. -> (n,) float32 in [0, 1].
+    given: (n, k) bool, the labels in question. -> (n, k) float32 in [0, 1], NaN where no label is in question.
 
     1 - the share of the label among the training images of the clusters (k-means) around the sample, near clusters
     counting more; one training image more of each label is supposed to be everywhere. What a training sample says of
-    itself is left out. Of several labels the one with the least share counts; NaN where none is given.
+    itself is left out.
     """
     t, k = told.shape
     if t < 2:
-        return torch.where(given.any(dim=1), 0.0, math.nan)
+        return torch.where(given, 0.0, math.nan)
     clusters = kmeans(vectors[seen].float(), max(2, min(_PER_LABEL * k, t // _LEAST_EACH)), generator=generator)
     votes = torch.zeros(len(clusters.centers), k).index_add_(0, clusters.assignment.cpu(), told.float())
     distances = torch.cdist(vectors.float(), clusters.centers.float())
@@ -40,5 +40,4 @@ def disagreement(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, 
     counts[seen] -= own[:, None] * told.float()
     prior = told.float().mean(dim=0).clamp(min=1e-6)
     shares = (counts + prior) / (counts.sum(dim=1, keepdim=True) + prior.sum())
-    worst = torch.where(given, 1 - shares, -math.inf).amax(dim=1)
-    return torch.where(given.any(dim=1), worst.clamp(0, 1), math.nan).float()
+    return torch.where(given, (1 - shares).clamp(0, 1), math.nan).float()

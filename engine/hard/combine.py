@@ -32,8 +32,23 @@ _Floats = npt.NDArray[np.float64]
 #: What one labeled sample in a hundred reaches is far; their median is typical.
 _TYPICAL: Final = 0.5
 _FAR: Final = 0.99
+#: What is far where fewer than so many samples tell: by the meaning of the scores. As likely wrong as right; nearer to
+#: other labels than to its own; a third of the bit that tells two answers apart; one in a hundred of a distribution;
+#: twice as far from training images as those from each other.
+_LEAST_REFERENCE: Final = 10
+_FAR_BY_MEANING: Final = {
+    "predict_score_mining": 0.5,
+    "clustering_mining": 0.7,
+    "image_similarity_mining": 0.5,
+    "sequential_mining": 0.3,
+    "aug_consistent_mining": 0.3,
+    "feature_distribution_mining": 0.99,
+    "anomaly_detection_mining": 0.67,
+}
 #: Scaled scores end here: farther is not more wrong.
 _MOST: Final = 3.0
+#: Beyond that no reason is stronger than another.
+_FARTHEST: Final = 100.0
 #: Standard deviations of the prior of `calibrated`: of the intercept around 0, of the weight of the confidence around
 #: 1, and of a miner's weight around its documented one; which of these, the log loss of parts left out decides.
 _INTERCEPT: Final = 1.0
@@ -53,19 +68,32 @@ class Scale:
     typical: Mapping[int, float]
     far: Mapping[int, float]
 
-    def of(self, number: int, score: Tensor) -> Tensor:
-        """0 up to the typical one, 1 at the far one, at most 3. NaN stays."""
-        typical, far = self.typical[number], self.far[number]
-        return ((score - typical) / max(far - typical, 1e-6)).clamp(0, _MOST)
+    def of(self, number: int, score: Tensor, most: float = _MOST) -> Tensor:
+        """0 up to the typical one, 1 at the far one, and so on up to `most`. NaN stays."""
+        typical, far, score = (_unbent(number, each) for each in (self.typical[number], self.far[number], score))
+        return ((score - typical) / (far - typical).clamp(min=1e-6)).clamp(0, most)
+
+
+def _unbent(number: int, score: Tensor | float) -> Tensor:
+    """Scores that are shares of a distribution crowd below 1: 0.99 and 0.9999 are as far from each other as from 0."""
+    values = torch.as_tensor(score)
+    return -(1.0001 - values).log10() if REASONS[number].miner == "feature_distribution_mining" else values
 
 
 def scale_of(scores: Scores, reference: Tensor) -> Scale:
-    """reference: (n,) bool, the labeled samples that were judged out of fold; where there is none, all samples."""
+    """reference: (n,) bool, samples that tell what is usual; the far mark of fewer than 100 lies between their largest
+    two scores. Where fewer than 10 of them have one, the median of all is typical, and its meaning says what is far;
+    where most are beyond that, what one in a hundred of all reaches is."""
     typical, far = {}, {}
     for number, score in scores.items():
-        known = score[reference & ~score.isnan()] if bool(reference.any()) else score[~score.isnan()]
-        known = known.double() if len(known) else torch.zeros(1, dtype=torch.float64)
-        typical[number], far[number] = float(known.quantile(_TYPICAL)), float(known.quantile(_FAR))
+        known = score[reference & ~score.isnan()]
+        enough = len(known) >= _LEAST_REFERENCE
+        known = (known if enough else score[~score.isnan()]).double()
+        known = known if len(known) else torch.zeros(1, dtype=torch.float64)
+        typical[number], far[number] = (float(known.quantile(part)) for part in (_TYPICAL, _FAR))
+        meant = _FAR_BY_MEANING[REASONS[number].miner]
+        if not enough and typical[number] < meant:
+            far[number] = meant
     return Scale(typical, far)
 
 
@@ -115,7 +143,7 @@ class Calibrated:
 
     means: of the scaled scores of each miner among the samples that it was learned from; they stand for a miner that
     has nothing to say. width: of the prior that was chosen. covariance: of all numbers together, in the order
-    intercept, confidence, miners (Laplace). errors: of how many samples.
+    intercept, confidence, miners (Laplace). errors: of how many samples that it was learned from.
     """
 
     intercept: float
@@ -127,6 +155,11 @@ class Calibrated:
     errors: int
     samples: int
 
+    @property
+    def all_weights(self) -> dict[str, float]:
+        """Of every miner, predict_score_mining too."""
+        return {"predict_score_mining": self.confidence, **self.weights}
+
     def probabilities(self, doubt: Tensor, miners: Mapping[str, Tensor]) -> Tensor:
         """doubt: (n,), 1 - confidence. -> (n,) float32 in (0, 1)."""
         parameters = np.array([self.intercept, self.confidence, *self.weights.values()])
@@ -137,52 +170,56 @@ class Calibrated:
         return _design(doubt, miners, list(self.weights), self.means)
 
 
-def calibrate(doubt: Tensor, miners: Mapping[str, Tensor], wrong: Tensor) -> Calibrated:
+def calibrate(
+    doubt: Tensor, miners: Mapping[str, Tensor], wrong: Tensor, *, weight: Tensor | None = None
+) -> Calibrated:
     """Learn from samples whose label is known to be right or wrong.
 
-    doubt: (r,) 1 - calibrated confidence. miners: scaled scores, each (r,). wrong: (r,) bool. With r = 0 it is the
-    prior: the confidence, corrected by miners in proportion to their documented weights.
+    doubt: (r,) 1 - calibrated confidence. miners: scaled scores, each (r,). wrong: (r,) bool. weight: (r,), how much
+    each counts. With r = 0 it is the prior: the confidence, corrected by miners in proportion to their documented
+    weights.
     """
     names = [name for name in miners if name != "predict_score_mining"]
     means = {name: float(miners[name].nanmean().nan_to_num(0.0)) for name in names}
     x, y = _design(doubt, miners, names, means), wrong.numpy().astype(np.float64)
+    counts = np.ones(len(y)) if weight is None else weight.numpy().astype(np.float64)
     prior = np.array([0.0, 1.0, *(WEIGHTS[name] for name in names)])
     widths = _WIDTHS[: 1 + int(y.sum()) // _ERRORS_A_WIDTH]
-    width = min(widths, key=lambda each: _left_out_loss(x, y, prior, each))
-    best, covariance = _fitted(x, y, prior, width)
+    width = min(widths, key=lambda each: _left_out_loss(x, y, counts, prior, each))
+    best, covariance = _fitted(x, y, counts, prior, width)
     weights = dict(zip(names, best[2:].tolist(), strict=True))
     return Calibrated(float(best[0]), float(best[1]), weights, means, width, covariance, int(wrong.sum()), len(wrong))
 
 
-def _left_out_loss(x: _Floats, y: _Floats, prior: _Floats, width: float) -> float:
+def _left_out_loss(x: _Floats, y: _Floats, counts: _Floats, prior: _Floats, width: float) -> float:
     """The log loss of parts that a fit has not seen, wrong and right ones spread evenly over them."""
     part = np.empty(len(y), np.int64)
     part[np.argsort(y, kind="stable")] = np.arange(len(y)) % _PARTS
     total = 0.0
     for each in range(_PARTS):
         held = part == each
-        parameters, _ = _fitted(x[~held], y[~held], prior, width)
-        total += _log_loss(x[held] @ parameters, y[held])
+        parameters, _ = _fitted(x[~held], y[~held], counts[~held], prior, width)
+        total += _log_loss(x[held] @ parameters, y[held], counts[held])
     return total
 
 
-def _log_loss(logits: _Floats, y: _Floats) -> float:
-    return float(np.logaddexp(0, logits).sum() - y @ logits)
+def _log_loss(logits: _Floats, y: _Floats, counts: _Floats) -> float:
+    return float(counts @ (np.logaddexp(0, logits) - y * logits))
 
 
-def _fitted(x: _Floats, y: _Floats, prior: _Floats, width: float) -> tuple[_Floats, _Floats]:
+def _fitted(x: _Floats, y: _Floats, counts: _Floats, prior: _Floats, width: float) -> tuple[_Floats, _Floats]:
     """The most probable numbers, those of confidence and miners at 0 or above, and their covariance."""
     deviation = np.array([_INTERCEPT, _CONFIDENCE, *[width] * (len(prior) - 2)])
 
     def loss(parameters: _Floats) -> tuple[float, _Floats]:
         away = (parameters - prior) / deviation
-        gradient = x.T @ (_expit(x @ parameters) - y) + away / deviation
-        return _log_loss(x @ parameters, y) + float(0.5 * away @ away), gradient
+        gradient = x.T @ (counts * (_expit(x @ parameters) - y)) + away / deviation
+        return _log_loss(x @ parameters, y, counts) + float(0.5 * away @ away), gradient
 
     bounds = [(None, None)] + [(0.0, None)] * (len(prior) - 1)
     best = np.asarray(minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds).x)
     p = _expit(x @ best)
-    precision = (x * (p * (1 - p))[:, None]).T @ x + np.diag(deviation**-2)
+    precision = (x * (counts * p * (1 - p))[:, None]).T @ x + np.diag(deviation**-2)
     return best, np.asarray(np.linalg.inv(precision), np.float64)
 
 
@@ -273,17 +310,33 @@ def reasons_of(scores: Scores, scale: Scale, weights: Mapping[str, float], hard:
     """For each sample the numbers of its reasons, by contribution, largest first; none where it is not hard.
 
     A reason is given where its score passes the far mark; a hard sample that has none such gets the one that
-    contributed most. Contribution: the scaled score times the weight of the miner.
+    contributed most. Contribution: how far a score lies beyond what is usual, where 1 is one in a hundred; not
+    weighted, for a strange darkness says more of one image than that darkness matters little for most.
     """
-    numbers = [number for number in scores if weights.get(REASONS[number].miner, 0.0) > 0]
-    if not numbers:
+    contributed = _contributions(scores, scale, weights)
+    if not contributed:
         return tuple(() for _ in range(len(hard)))
-    scaled = torch.stack([scale.of(number, scores[number]) for number in numbers], dim=1).nan_to_num(0.0)
+    numbers = list(contributed)
     passed = torch.stack([scores[number] > scale.far[number] for number in numbers], dim=1)
-    contributed = scaled * torch.tensor([weights[REASONS[number].miner] for number in numbers])
-    order = contributed.argsort(dim=1, descending=True, stable=True)
+    order = torch.stack(list(contributed.values()), dim=1).argsort(dim=1, descending=True, stable=True)
     found = []
     for row, is_hard in enumerate(hard.tolist()):
         given = [numbers[at] for at in order[row].tolist() if passed[row, at]] if is_hard else []
         found.append(tuple(given) or ((numbers[int(order[row, 0])],) if is_hard else ()))
     return tuple(found)
+
+
+def shares_of(scores: Scores, scale: Scale, weights: Mapping[str, float]) -> Scores:
+    """What each reason contributes, (n,) in [0, 1]: all together 1, or 0 where nothing is beyond the typical."""
+    contributed = _contributions(scores, scale, weights)
+    total = torch.stack(list(contributed.values())).sum(dim=0) if contributed else torch.zeros(0)
+    return {number: torch.where(total > 0, each / total.clamp(min=1e-12), 0.0) for number, each in contributed.items()}
+
+
+def _contributions(scores: Scores, scale: Scale, weights: Mapping[str, float]) -> Scores:
+    """Of each reason whose miner counts the scaled score, 0 where there is none."""
+    return {
+        number: scale.of(number, score, _FARTHEST).nan_to_num(0.0)
+        for number, score in scores.items()
+        if weights.get(REASONS[number].miner, 0.0) > 0
+    }

@@ -1,8 +1,7 @@
 """Hard examples of what is known about samples: `Evidence` in, `HardExamples` out, parallel to the n samples.
 
-    evidence = Evidence(probabilities, given, told, judged, views=(View(embeddings, labeled),), features=features)
-    found = hard_examples(evidence)
-    found.coefficients, found.reasons
+    found = hard_examples(Evidence.of_arrays(probabilities, labels, embeddings=embeddings))
+    found.coefficients, found.reasons, found.labels
 
 Works on plain tensors; knows nothing of images, models or files.
 """
@@ -19,13 +18,43 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError
-from engine.hard.combine import Calibrated, Residual, by_miner, calibrate, reasons_of, residuals, scale_of, weighted
+from engine.hard.combine import (
+    Calibrated,
+    Residual,
+    Scale,
+    by_miner,
+    calibrate,
+    reasons_of,
+    residuals,
+    scale_of,
+    shares_of,
+    weighted,
+)
 from engine.hard.config import THRESHOLDS, HardConfig
-from engine.hard.mining import Evidence, mined
-from engine.hard.predict_score import low_confidence
+from engine.hard.mining import Evidence, Mined, Scores, mined
 
 #: Marks at which it is said how many wrong labels a review leaves, besides the beginning.
 _MARKS: Final = 200
+#: The doubt about a label that came without a probability.
+_UNKNOWN: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HardLabels:
+    """The labels in question, one by one, sample after sample.
+
+    rows, columns: (m,) int64, the sample and the label. coefficients: (m,) float32 in [0, 1]; by the combiner
+    `calibrated` the probability that this label is wrong. hard: (m,) bool. reasons: of the hard ones.
+    """
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    coefficients: npt.NDArray[np.float32]
+    hard: npt.NDArray[np.bool_]
+    reasons: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +62,25 @@ class HardExamples:
     """n samples.
 
     coefficients: (n,) float32 in [0, 1], 1 = hardest; by the combiner `calibrated` the probability that a label in
-    question is wrong; 0 where nothing is predicted. hard: (n,) bool, coefficient >= threshold. reasons: of the hard
-    ones, numbers by contribution, largest first. scores: reason -> (n,) float32 in [0, 1], NaN where there is none.
-    left: what a review by descending coefficient leaves, only by `calibrated`: of the samples that nobody labeled.
-    choices: what was chosen and learned, JSON values.
+    question is wrong (with several labels a sample: any of them, or a missing one); 0 where none is. hard: (n,) bool,
+    coefficient >= threshold. reasons: of the hard ones, numbers by contribution, largest first. labels: the same of
+    each label by itself. scores: reason -> (n,) float32 in [0, 1], NaN where there is none. shares: reason -> (n,)
+    float32 in [0, 1], what it contributes to the coefficient, all together 1, or 0 where nothing does. left: what a
+    review by descending coefficient leaves, only by `calibrated`: of the samples that nobody labeled. choices: what was
+    chosen and learned, JSON values. names: of the columns of labels, where they are known.
     """
 
     coefficients: npt.NDArray[np.float32]
     hard: npt.NDArray[np.bool_]
     reasons: tuple[tuple[int, ...], ...]
+    labels: HardLabels
     scores: Mapping[int, npt.NDArray[np.float32]]
+    shares: Mapping[int, npt.NDArray[np.float32]]
     combiner: str
     threshold: float
     left: tuple[Residual, ...]
     choices: Mapping[str, Any]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.coefficients)
@@ -60,49 +94,88 @@ class HardExamples:
 def hard_examples(evidence: Evidence, config: HardConfig | None = None, *, seed: int = 0) -> HardExamples:
     """Which labels are likely wrong, why, and how likely. Raises InputError when shapes or values do not fit."""
     config = config or HardConfig()
-    _check(evidence)
-    scores = mined(evidence, miners=[name for name, weight in config.weights.items() if weight > 0], seed=seed)
-    judged = evidence.judged & evidence.predicted
-    combiner = config.combiner_for(int(judged.sum()))
-    threshold = THRESHOLDS[combiner] if config.threshold is None else config.threshold
-    scale = scale_of(scores, judged)
-    miners = by_miner(scores, scale, operator_weights=config.operators)
-    choices: dict[str, Any] = {"combiner": combiner, "algo_hard_threshold": threshold, "miners": list(miners)}
-    left: tuple[Residual, ...] = ()
-    weights = config.weights
+    check(evidence)
+    found = mined(evidence, miners=[name for name, weight in config.weights.items() if weight > 0], seed=seed)
+    return judged(evidence, found, judge_of(evidence, found, config), seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How scores become coefficients. scale: of the scores. weights: of miners, for reasons. model: of `calibrated`.
+    threshold: of the coefficient, from which on a label is hard."""
+
+    combiner: str
+    scale: Scale
+    operators: Mapping[str, float]
+    weights: Mapping[str, float]
+    model: Calibrated | None
+    threshold: float
+
+    def miners(self, scores: Scores) -> dict[str, Tensor]:
+        return by_miner(scores, self.scale, operator_weights=self.operators)
+
+    def coefficients(self, doubt: Tensor, scores: Scores) -> Tensor:
+        """(m,) in [0, 1]. doubt: (m,), 1 - confidence; unknown ones count as even. scores: (m,) each."""
+        miners = self.miners(scores)
+        if self.model is None:
+            return weighted(miners, self.weights) if miners else torch.zeros(len(doubt))
+        return self.model.probabilities(doubt.nan_to_num(_UNKNOWN), miners).clamp(0, 1)
+
+
+def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
+    """The combiner that fits, learned from labeled samples that were judged out of fold where there are any."""
+    known = evidence.judged & evidence.predicted & ~evidence.doubt.isnan()
+    scale, combiner = scale_of(found.scores, evidence.reference), config.combiner_for(int(known.sum()))
+    weights, model = config.weights, None
     if combiner == "calibrated":
-        doubt = low_confidence(evidence.probabilities, evidence.given)
-        model = _learned(evidence, doubt, miners, judged)
-        coefficients = model.probabilities(doubt, miners)
-        weights = {**dict.fromkeys(miners, 0.0), "predict_score_mining": model.confidence, **model.weights}
-        open_ = evidence.predicted & ~evidence.told.any(dim=1)
-        left = _left(model, doubt[open_], {name: score[open_] for name, score in miners.items()}, seed)
-        choices |= _in_words(model)
-    else:
-        coefficients = weighted(miners, weights)
-    coefficients = torch.where(evidence.predicted, coefficients, 0.0).clamp(0, 1)
-    hard = evidence.predicted & (coefficients >= threshold)
+        miners = by_miner(found.scores, scale, operator_weights=config.operators)
+        wrong = (evidence.given != evidence.told).any(dim=1)[known]
+        model = calibrate(evidence.doubt[known], {name: score[known] for name, score in miners.items()}, wrong)
+        weights = model.all_weights
+    threshold = THRESHOLDS[combiner] if config.threshold is None else config.threshold
+    return Judge(combiner, scale, config.operators, weights, model, threshold)
+
+
+def judged(evidence: Evidence, found: Mined, judge: Judge, *, seed: int) -> HardExamples:
+    """What a judge makes of what was mined."""
+    there = evidence.predicted
+    coefficients = torch.where(there, judge.coefficients(evidence.doubt, found.scores), 0.0)
+    hard = there & (coefficients >= judge.threshold)
+    choices: dict[str, Any] = {
+        "combiner": judge.combiner,
+        "algo_hard_threshold": judge.threshold,
+        "miners": list(judge.miners(found.scores)),
+    }
     return HardExamples(
         coefficients.numpy(),
         hard.numpy(),
-        reasons_of(scores, scale, weights, hard),
-        {number: score.numpy() for number, score in scores.items()},
-        combiner,
-        threshold,
-        left,
-        choices,
+        reasons_of(found.scores, judge.scale, judge.weights, hard),
+        _labels(evidence, found, judge),
+        {number: score.numpy() for number, score in found.scores.items()},
+        {number: share.numpy() for number, share in shares_of(found.scores, judge.scale, judge.weights).items()},
+        judge.combiner,
+        judge.threshold,
+        _left(evidence, found, judge, seed),
+        {**choices, **(_in_words(judge.model) if judge.model else {})},
     )
 
 
-def _learned(evidence: Evidence, doubt: Tensor, miners: Mapping[str, Tensor], judged: Tensor) -> Calibrated:
-    wrong = (evidence.given != evidence.told).any(dim=1)[judged]
-    return calibrate(doubt[judged], {name: score[judged] for name, score in miners.items()}, wrong)
+def _labels(evidence: Evidence, found: Mined, judge: Judge) -> HardLabels:
+    rows, columns = evidence.given.nonzero().unbind(1)
+    scores = found.of(rows, columns)
+    coefficients = judge.coefficients(1 - evidence.probabilities[rows, columns], scores)
+    hard = coefficients >= judge.threshold
+    reasons = reasons_of(scores, judge.scale, judge.weights, hard)
+    return HardLabels(rows.numpy(), columns.numpy(), coefficients.numpy(), hard.numpy(), reasons)
 
 
-def _left(model: Calibrated, doubt: Tensor, miners: Mapping[str, Tensor], seed: int) -> tuple[Residual, ...]:
-    if not len(doubt):
+def _left(evidence: Evidence, found: Mined, judge: Judge, seed: int) -> tuple[Residual, ...]:
+    open_ = evidence.predicted & ~evidence.told.any(dim=1)
+    if judge.model is None or not bool(open_.any()):
         return ()
-    return tuple(residuals(model, doubt, miners, steps=_MARKS, generator=np.random.default_rng(seed)))
+    doubt = evidence.doubt[open_].nan_to_num(_UNKNOWN)
+    miners = {name: score[open_] for name, score in judge.miners(found.scores).items()}
+    return tuple(residuals(judge.model, doubt, miners, steps=_MARKS, generator=np.random.default_rng(seed)))
 
 
 def _in_words(model: Calibrated) -> dict[str, Any]:
@@ -116,7 +189,8 @@ def _in_words(model: Calibrated) -> dict[str, Any]:
     }
 
 
-def _check(evidence: Evidence) -> None:
+def check(evidence: Evidence) -> None:
+    """Raise InputError when shapes or values do not fit."""
     n, k = evidence.probabilities.shape
     for what, value, shape in (
         ("given", evidence.given, (n, k)),
@@ -125,7 +199,7 @@ def _check(evidence: Evidence) -> None:
     ):
         if tuple(value.shape) != shape or value.dtype != torch.bool:
             raise InputError(f"{what}: must be {shape} bool, got {tuple(value.shape)} {value.dtype}")
-    known = evidence.probabilities[evidence.predicted]
+    known = evidence.probabilities[~evidence.probabilities.isnan().any(dim=1)]
     if bool(((known < 0) | (known > 1)).any()):
         raise InputError(f"probabilities: must be in [0, 1] or NaN, got {float(known.min())}..{float(known.max())}")
     if bool((evidence.judged & ~evidence.told.any(dim=1)).any()):
@@ -133,7 +207,10 @@ def _check(evidence: Evidence) -> None:
     for view in evidence.views:
         if view.vectors.ndim != 2 or len(view.vectors) != n:
             raise InputError(f"views: vectors must be ({n}, d), got {tuple(view.vectors.shape)}")
-        if not bool(view.vectors.isfinite().all()):
-            raise InputError("views: vectors must be finite, got NaN or infinity")
-    if evidence.features is not None and len(evidence.features) != n:
-        raise InputError(f"features: must have {n} rows, got {len(evidence.features)}")
+        there = ~view.vectors.isnan().all(dim=1)
+        if not bool(view.vectors[there].isfinite().all()) or not bool(there[view.seen].all()):
+            raise InputError("views: vectors must be finite (rows of NaN for none), got NaN or infinity")
+    for what, by_reason in (("features", evidence.features), ("altered", evidence.altered)):
+        for reason, values in by_reason.items():
+            if tuple(values.shape) != (n,):
+                raise InputError(f"{what}[{reason}]: must be ({n},), got {tuple(values.shape)}")

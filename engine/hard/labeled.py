@@ -7,6 +7,7 @@ network that has not seen its label; others by all networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from engine.errors import Stopped
 from engine.hard.consistency import inconsistencies
+from engine.hard.measured import image_features
 from engine.hard.mining import Evidence, View
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.reasons import OPERATORS
@@ -49,12 +51,12 @@ def evidence_of(
     views: tuple[View, ...] = ()
     altered: dict[int, Tensor] = {}
     if committee is not None:
-        vectors, changes = _looked_at(committee, labeling, thumbnails, operators, progress, stopped)
+        look = Look(committee, labeling.targets.multi_label, tuple(operators))
+        vectors, altered = look.at(thumbnails, judges, progress=progress, stopped=stopped)
         labeled = told.any(dim=1)
         views = tuple(
             View(vectors[number], (labeled & (judges != number)).nonzero()[:, 0]) for number in range(len(vectors))
         )
-        altered = {OPERATORS[name]: _fairly(change, judges) for name, change in changes.items()}
     return Evidence(
         torch.from_numpy(labeling.probabilities),
         predicted,
@@ -62,64 +64,69 @@ def evidence_of(
         torch.from_numpy(labeling.predictable) & told.any(dim=1),
         labeling.targets.multi_label,
         views,
-        torch.from_numpy(labeling.survey.features),
+        image_features(labeling.survey),
         altered,
         sequences_of([sample.source for sample in samples]),
     )
 
 
-def _looked_at(
-    committee: Committee,
-    labeling: Labeling,
-    thumbnails: Thumbnails,
-    operators: Collection[str],
-    progress: Callable[[int], None],
-    stopped: Callable[[], bool],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Vectors (v, n, d) of each of v networks, and by operator (v, n) how much its prediction changes; zeros and NaN
-    where there is no image."""
-    n, count, dim = len(labeling), len(committee.networks), committee.spec.dim
-    vectors = torch.zeros(count, n, dim)
-    changes = {name: torch.full((count, n), torch.nan) for name in operators}
-    multi_label = labeling.targets.multi_label
-    device = next(committee.networks[0].parameters()).device
-    for start in range(0, len(thumbnails), _BATCH):
-        if stopped():
-            raise Stopped(f"stopped after {start:,} of {len(thumbnails):,} images")
-        places = np.arange(start, min(start + _BATCH, len(thumbnails)))
-        rows = torch.from_numpy(thumbnails.index[places])
-        images = resized(thumbnails.rows(places).to(device), committee.spec.image_size).float().div_(255)
-        variants = {name: ALTERATIONS[name](images) for name in operators}
-        for number, network in enumerate(committee.networks):
-            features = _features(network, committee, images)
-            vectors[number, rows] = F.normalize(features, dim=1).cpu()
-            before = _said(network, committee, features, multi_label)
-            predict = partial(_predicted, network, committee, multi_label)
-            found = inconsistencies(before, variants, predict, multi_label=multi_label)
-            for name, change in found.items():
-                changes[name][number, rows] = change.cpu()
-        progress(int(places[-1]) + 1)
-    return vectors, changes
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How the networks of a committee see images, and what these operators change."""
 
+    committee: Committee
+    multi_label: bool
+    operators: tuple[str, ...]
 
-def _predicted(network: Network, committee: Committee, multi_label: bool, images: Tensor) -> Tensor:
-    """(B, 3, S, S) float in [0, 1] -> probabilities (B, k) float32."""
-    return _said(network, committee, _features(network, committee, images), multi_label)
+    def at(
+        self,
+        thumbnails: Thumbnails,
+        judges: Tensor,
+        *,
+        progress: Callable[[int], None] = lambda done: None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Vectors (v, n, d) of length 1 of each of v networks, and by reason (n,) how much a prediction changes; zeros
+        and NaN where there is no image.
 
+        judges: (n,) int64, the network that is asked about altered images of each sample; -1: any, the first one then,
+        for asking all costs several times as much and tells hardly more.
+        """
+        n, networks = len(judges), self.committee.networks
+        vectors = torch.zeros(len(networks), n, self.committee.spec.dim)
+        changes = {OPERATORS[name]: torch.full((n,), torch.nan) for name in self.operators}
+        device = next(networks[0].parameters()).device
+        for start in range(0, len(thumbnails), _BATCH):
+            if stopped():
+                raise Stopped(f"stopped after {start:,} of {len(thumbnails):,} images")
+            places = np.arange(start, min(start + _BATCH, len(thumbnails)))
+            rows = torch.from_numpy(thumbnails.index[places])
+            images = resized(thumbnails.rows(places).to(device), self.committee.spec.image_size).float().div_(255)
+            for number, network in enumerate(networks):
+                features = self._features(network, images)
+                vectors[number, rows] = F.normalize(features, dim=1).cpu()
+                mine = judges[rows].clamp(min=0) == number
+                if self.operators and bool(mine.any()):
+                    on = mine.to(device)
+                    variants = {name: ALTERATIONS[name](images[on]) for name in self.operators}
+                    before, predict = self._said(network, features[on]), partial(self._predicted, network)
+                    found = inconsistencies(before, variants, predict, multi_label=self.multi_label)
+                    for name, change in found.items():
+                        changes[OPERATORS[name]][rows[mine]] = change.cpu()
+            progress(int(places[-1]) + 1)
+        return vectors, changes
 
-def _features(network: Network, committee: Committee, images: Tensor) -> Tensor:
-    """(B, 3, S, S) float in [0, 1] -> (B, d) float32."""
-    network.eval()
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=committee.bfloat16):
-        return network.features(images.contiguous(memory_format=torch.channels_last))
+    def _predicted(self, network: Network, images: Tensor) -> Tensor:
+        """(B, 3, S, S) float in [0, 1] -> probabilities (B, k) float32."""
+        return self._said(network, self._features(network, images))
 
+    def _features(self, network: Network, images: Tensor) -> Tensor:
+        """(B, 3, S, S) float in [0, 1] -> (B, d) float32."""
+        network.eval()
+        bfloat16 = self.committee.bfloat16
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            return network.features(images.contiguous(memory_format=torch.channels_last))
 
-def _said(network: Network, committee: Committee, features: Tensor, multi_label: bool) -> Tensor:
-    with torch.no_grad():
-        return probabilities_of(network.head(features), committee.temperature, multi_label)
-
-
-def _fairly(changes: Tensor, judges: Tensor) -> Tensor:
-    """(v, n) -> (n,): of a labeled sample what its judge says, of others the mean."""
-    own = changes.gather(0, judges.clamp(min=0)[None])[0]
-    return torch.where(judges >= 0, own, changes.mean(dim=0))
+    def _said(self, network: Network, features: Tensor) -> Tensor:
+        with torch.no_grad():
+            return probabilities_of(network.head(features), self.committee.temperature, self.multi_label)

@@ -1,45 +1,125 @@
 """Marks of hard examples on samples, as the specification writes them (CreateTask, tables 13 to 15).
 
-On the sample: hard, hard coefficient, and the reasons as a list of integers, by contribution. On each automatic label:
-the same, the reasons as one string, `3-20`.
+On the sample: hard, hard coefficient, and the reasons as a list of integers, by contribution. On each label in
+question: the same, the reasons as one string, `3-20`. On each box in question: coefficient and reasons, as its PASCAL
+VOC object carries them; its drawing then has no file yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
+
 from engine.hard.examples import HardExamples
-from engine.samples import HARD_REASONS_KEY, Label, Sample
+from engine.hard.questions import has_automatic_boxes
+from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, Label, Sample
 
 #: Digits of a coefficient that is written.
 _DIGITS: Final = 6
 
 
-def marked(samples: Sequence[Sample], found: HardExamples, rows: Sequence[int]) -> tuple[Sample, ...]:
-    """The samples with marks on those at these rows; marks that an earlier run left there are replaced."""
-    assert len(samples) == len(found)
-    chosen = set(rows)
-    return tuple(_marked(sample, found, row) if row in chosen else sample for row, sample in enumerate(samples))
+def marked(
+    samples: Sequence[Sample],
+    found: HardExamples,
+    rows: Sequence[int],
+    names: Sequence[str],
+    *,
+    of_people: bool = False,
+) -> tuple[Sample, ...]:
+    """The samples with marks on those at these rows, and on their labels in question; marks that an earlier run left
+    there are replaced.
+
+    names: of the columns of labels. of_people: whether labels that people gave are in question, instead of automatic
+    ones.
+    """
+    assert len(samples) >= len(found)
+    of_labels: dict[tuple[int, str], int] = {
+        (row, names[column]): at
+        for at, (row, column) in enumerate(zip(found.labels.rows.tolist(), found.labels.columns.tolist(), strict=True))
+    }
+    marked_ = list(samples)
+    for row in rows:
+        sample = samples[row]
+        labels = tuple(
+            _label(label, found, of_labels.get((row, label.name or "")))
+            if label.by_human == of_people and label.type == IMAGE_CLASSIFICATION
+            else label
+            for label in sample.labels
+        )
+        marked_[row] = replace(
+            sample,
+            labels=labels,
+            hard=bool(found.hard[row]),
+            hard_coefficient=_told(found.coefficients[row]),
+            property=_with_reasons(sample.property, list(found.reasons[row])),
+        )
+    return tuple(marked_)
 
 
-def _marked(sample: Sample, found: HardExamples, row: int) -> Sample:
-    hard, coefficient = bool(found.hard[row]), round(float(found.coefficients[row]), _DIGITS)
-    reasons = found.reasons[row]
-
-    def with_marks(label: Label) -> Label:
-        if label.by_human:
-            return label
-        property = _with_reasons(label.property, "-".join(map(str, reasons)))
-        return replace(label, hard=hard, hard_coefficient=coefficient, property=property)
-
+def _label(label: Label, found: HardExamples, at: int | None) -> Label:
+    """A label with its marks; at: its position in `found.labels`."""
+    if at is None:
+        return label
     return replace(
-        sample,
-        labels=tuple(with_marks(label) for label in sample.labels),
+        label,
+        hard=bool(found.labels.hard[at]),
+        hard_coefficient=_told(found.labels.coefficients[at]),
+        property=_with_reasons(label.property, "-".join(map(str, found.labels.reasons[at]))),
+    )
+
+
+def _told(coefficient: float) -> float:
+    return round(float(coefficient), _DIGITS)
+
+
+def marked_boxes(samples: Sequence[Sample], found: HardExamples) -> tuple[Sample, ...]:
+    """The samples with marks on those whose boxes are in question, on these labels, and on each box."""
+    marked_ = list(samples)
+    rows = found.labels.rows
+    for row, sample in enumerate(samples):
+        if not has_automatic_boxes(sample):
+            continue
+        first, last = np.searchsorted(rows, (row, row + 1))
+        boxes = iter(range(int(first), int(last)))
+        labels = tuple(
+            _drawn(label, found, boxes) if label.drawing is not None and label.type == OBJECT_DETECTION else label
+            for label in sample.labels
+        )
+        marked_[row] = replace(
+            sample,
+            labels=labels,
+            hard=bool(found.hard[row]),
+            hard_coefficient=_told(found.coefficients[row]),
+            property=_with_reasons(sample.property, list(found.reasons[row])),
+        )
+    return tuple(marked_)
+
+
+def _drawn(label: Label, found: HardExamples, boxes: Iterator[int]) -> Label:
+    """A label with marks on its boxes, and itself as hard as the hardest of them. boxes: positions in found.labels."""
+    assert label.drawing is not None
+    shapes, marks = [], []
+    for shape in label.drawing.shapes:
+        if shape.kind == "bndbox":
+            at = next(boxes)
+            coefficient, reasons = _told(found.labels.coefficients[at]), found.labels.reasons[at]
+            marks.append((coefficient, bool(found.labels.hard[at]), reasons))
+            shape = replace(shape, hard_coefficient=coefficient, hard_reasons=reasons)
+        shapes.append(shape)
+    drawing = replace(label.drawing, shapes=tuple(shapes))
+    if not marks:
+        return replace(label, drawing=drawing, annotation_loc=None)
+    coefficient, hard, reasons = max(marks)
+    return replace(
+        label,
+        drawing=drawing,
+        annotation_loc=None,
         hard=hard,
         hard_coefficient=coefficient,
-        property=_with_reasons(sample.property, list(reasons)),
+        property=_with_reasons(label.property, "-".join(map(str, reasons))),
     )
 
 

@@ -1,8 +1,9 @@
 """All miners at once: what is known about samples in, the score of each reason out.
 
-In: an `Evidence`, parallel to n samples. Out: reason -> (n,) scores in [0, 1], 1 = hardest, NaN where a miner has
-nothing to say. A label is never held against what a model says that has seen it: each `View` knows its training
-images, and a sample that it has learned from is judged by the other views where there are any.
+In: an `Evidence`, parallel to n samples. Out: `Mined`, reason -> (n,) scores in [0, 1], 1 = hardest, NaN where a miner
+has nothing to say, and of each label by itself what miners say of labels. A label is never held against what a model
+says that has seen it: each `View` knows its training images, and a sample that it has learned from is judged by the
+other views where there are any.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from engine.features import IMAGE_FEATURES
+from engine.errors import InputError
+from engine.features import FEATURES_OF_REASONS
 from engine.hard.anomaly import abnormality
 from engine.hard.clustering import disagreement
 from engine.hard.distribution import offset
@@ -39,8 +43,8 @@ _CONSISTENCY: Final = "aug_consistent_mining"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How one model sees all samples. vectors: (n, d) float, compared by Euclidean distance. seen: (t,) int64,
-    positions of the samples whose labels it has learned from."""
+    """How one model sees all samples. vectors: (n, d) float, compared by Euclidean distance; rows of NaN where there is
+    nothing to see. seen: (t,) int64, positions of the samples whose labels it has learned from."""
 
     vectors: Tensor
     seen: Tensor
@@ -50,11 +54,12 @@ class View:
 class Evidence:
     """What is known about n samples.
 
-    probabilities: (n, k) float, calibrated; rows of NaN where nothing is predicted. given: (n, k) bool, the labels in
-    question: predicted ones, or people's. told: (n, k) bool, what people said; no label elsewhere. judged: (n,) bool,
-    labeled samples whose prediction is out of fold: on them is learned what scores mean. views: may be none.
-    features: columns IMAGE_FEATURES, (n, 7) float; None: not measured. altered: by reason, 19..29, (n,): how much
-    predictions change. sequences: positions in order.
+    probabilities: (n, k) float, calibrated; rows of NaN where labels came without. given: (n, k) bool, the labels in
+    question: predicted ones, or people's; none where nothing is to be judged. told: (n, k) bool, what people said; no
+    label elsewhere. judged: (n,) bool, labeled samples whose prediction is out of fold: on them is learned what scores
+    mean. views: may be none. features: by reason, 5..18, (n,): what was measured, NaN where it was not. altered: by
+    reason, 19..29, (n,): how much predictions change. sequences: positions in order. said: (n, k), what is compared
+    between similar samples in a row; None: the probabilities, and where labels came without, the labels.
     """
 
     probabilities: Tensor
@@ -63,67 +68,168 @@ class Evidence:
     judged: Tensor
     multi_label: bool = False
     views: tuple[View, ...] = ()
-    features: Tensor | None = None
+    features: Mapping[int, Tensor] = field(default_factory=dict)
     altered: Mapping[int, Tensor] = field(default_factory=dict)
     sequences: Sequence[Sequence[int]] = ()
+    said: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
 
     @property
     def predicted(self) -> Tensor:
-        """(n,) bool, where there is a prediction."""
-        return ~self.probabilities.isnan().any(dim=1)
+        """(n,) bool, where a label is in question."""
+        return self.given.any(dim=1)
+
+    @property
+    def compared(self) -> Tensor:
+        """(n, k): `said`, or what stands for it."""
+        if self.said is not None:
+            return self.said
+        return torch.where(self.probabilities.isnan().any(dim=1, keepdim=True), self.given.float(), self.probabilities)
+
+    @property
+    def weighed(self) -> Tensor:
+        """(n, k): the labels in question, and where none is, what people said: what training samples score with their
+        own labels is what others are held against."""
+        return torch.where(self.predicted[:, None], self.given, self.told)
+
+    @property
+    def reference(self) -> Tensor:
+        """(n,) bool: samples whose scores tell what is usual: those judged out of fold, else all labeled ones."""
+        judged = self.judged & self.predicted & ~self.doubt.isnan()
+        return judged if bool(judged.any()) else self.told.any(dim=1)
+
+    @property
+    def doubt(self) -> Tensor:
+        """(n,) in [0, 1]: the probability that a label in question is wrong as the model tells it, or NaN."""
+        doubt = low_confidence(self.probabilities, self.given)
+        return torch.where(self.predicted, doubt, torch.nan)
+
+    @classmethod
+    def of_arrays(
+        cls,
+        probabilities: npt.ArrayLike,
+        labels: npt.ArrayLike | None = None,
+        *,
+        given: npt.ArrayLike | None = None,
+        embeddings: npt.ArrayLike | None = None,
+        out_of_fold: bool = True,
+    ) -> Evidence:
+        """From plain arrays, for people who have only those.
+
+        probabilities: (n, k). labels: what people said, (n,) class numbers, -1 where nobody did; or with several labels
+        a sample (n, k) bool. given: the labels in question, of the same form; the most probable ones by default, from
+        0.5 on with several labels a sample. embeddings: (n, d), how a model sees the samples. out_of_fold: whether the
+        probabilities of labeled samples are by a model that had not seen their label; only then they are learned from.
+        Raises InputError for numbers that are no classes.
+        """
+        p = torch.as_tensor(np.asarray(probabilities, np.float32))
+        if p.ndim != 2:
+            raise InputError(f"probabilities: must be (n, k), got {tuple(p.shape)}")
+        told = torch.zeros(p.shape, dtype=torch.bool) if labels is None else _as_matrix("labels", labels, *p.shape)
+        several = labels is not None and np.ndim(labels) == 2
+        if given is not None:
+            asked = _as_matrix("given", given, *p.shape)
+        else:
+            asked = F.one_hot(p.nan_to_num(-1).argmax(dim=1), p.shape[1]).bool() & ~p.isnan().any(dim=1, keepdim=True)
+            asked |= (p >= 0.5) & several
+        views: tuple[View, ...] = ()
+        if embeddings is not None:
+            vectors = torch.as_tensor(np.asarray(embeddings, np.float32))
+            views = (View(vectors, told.any(dim=1).nonzero()[:, 0]),)
+        return cls(p, asked, told, told.any(dim=1) & asked.any(dim=1) & out_of_fold, several, views)
 
 
-def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed: int = 0) -> Scores:
+def _as_matrix(what: str, labels: npt.ArrayLike, n: int, k: int) -> Tensor:
+    """Class numbers (n,), or (n, k) bool -> (n, k) bool."""
+    found = np.asarray(labels)
+    if found.shape not in ((n,), (n, k)):
+        raise InputError(f"{what}: must be ({n},) or ({n}, {k}), got {found.shape}")
+    if found.ndim == 2:
+        return torch.as_tensor(found.astype(bool))
+    if not np.issubdtype(found.dtype, np.integer) or (found.size and not -1 <= found.min() <= found.max() < k):
+        got = f"{found.min()}..{found.max()}" if found.size and found.dtype.kind in "iuf" else str(found.dtype)
+        raise InputError(f"{what}: must be class numbers 0..{k - 1}, or -1 for none, got {got}")
+    numbers = torch.as_tensor(found.astype(np.int64))
+    return F.one_hot(numbers.clamp(min=0), k).bool() & (numbers >= 0)[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """scores: by reason, (n,) in [0, 1] or NaN; of several labels in question the worst one counts. of_labels: reasons
+    that say something of each label, (n, k), NaN where none is in question; for others that of the sample holds."""
+
+    scores: Scores
+    of_labels: Scores
+
+    def of(self, rows: Tensor, columns: Tensor) -> Scores:
+        """The scores (m,) of labels by themselves: of sample rows[i], the label columns[i]."""
+        return {
+            number: self.of_labels[number][rows, columns] if number in self.of_labels else score[rows]
+            for number, score in self.scores.items()
+        }
+
+
+def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed: int = 0) -> Mined:
     """The scores of every reason that these miners can find."""
     found: Scores = {}
+    of_labels: Scores = {}
+    weighed = evidence.weighed
     if _PREDICT_SCORE in miners:
-        found[1] = low_confidence(evidence.probabilities, evidence.given)
+        found[1] = evidence.doubt
+        of_labels[1] = torch.where(evidence.given, 1 - evidence.probabilities, torch.nan).clamp(0, 1)
     if _CLUSTERING in miners and evidence.views:
-        found[2] = _over_views(
+        of_labels[2] = _over_views(
             evidence,
             lambda view, at: disagreement(
-                view.vectors, view.seen, evidence.told[view.seen], evidence.given, generator=generator_of(seed, at)
+                view.vectors, view.seen, evidence.told[view.seen], weighed, generator=generator_of(seed, at)
             ),
         )
     if _SIMILARITY in miners and evidence.views:
-        found[3] = _over_views(
-            evidence, lambda view, at: unlikeness(view.vectors, view.seen, evidence.told[view.seen], evidence.given)
+        of_labels[3] = _over_views(
+            evidence, lambda view, at: unlikeness(view.vectors, view.seen, evidence.told[view.seen], weighed)
         )
+    found |= {number: _worst(of_labels[number]) for number in (2, 3) if number in of_labels}
     if _SEQUENTIAL in miners and evidence.views and evidence.sequences:
         vectors, chance = evidence.views[0].vectors, generator_of(seed, "pairs")
-        found[4] = inconsistency(vectors, evidence.probabilities, evidence.sequences, generator=chance)
-    if _DISTRIBUTION in miners and evidence.features is not None:
+        found[4] = inconsistency(vectors, evidence.compared, evidence.sequences, generator=chance)
+    if _DISTRIBUTION in miners:
         found |= _offsets(evidence.features, evidence.told.any(dim=1))
     if _CONSISTENCY in miners:
         found |= evidence.altered
     if _ANOMALY in miners and evidence.views:
         found[30] = _over_views(evidence, lambda view, at: abnormality(view.vectors, view.seen))
-    there = evidence.predicted
-    return {number: torch.where(there, score, torch.nan) for number, score in sorted(found.items())}
+    there = weighed.any(dim=1)
+    scores = {number: torch.where(there, score, torch.nan) for number, score in sorted(found.items())}
+    return Mined(scores, of_labels)
+
+
+def _worst(of_labels: Tensor) -> Tensor:
+    """(n, k) -> (n,): the largest, NaN where there is none."""
+    largest = of_labels.nan_to_num(-1.0).amax(dim=1)
+    return torch.where(largest >= 0, largest, torch.nan)
 
 
 def _over_views(evidence: Evidence, work: Callable[[View, int], Tensor]) -> Tensor:
-    """(n,): the mean over the views that have not seen a sample's label; over all where every one has."""
-    scores = torch.stack([work(view, at) for at, view in enumerate(evidence.views)])  # (v, n)
-    fair = torch.ones(scores.shape, dtype=torch.bool)
+    """(n, ...): the mean over the views that have not seen a sample's label; over all where every one has."""
+    scores = torch.stack([work(view, at) for at, view in enumerate(evidence.views)])  # (v, n, ...)
+    fair = torch.ones(scores.shape[:2], dtype=torch.bool)
     for at, view in enumerate(evidence.views):
         fair[at, view.seen] = False
     fair |= ~fair.any(dim=0)
-    fair &= ~scores.isnan()
+    fair &= ~torch.stack([view.vectors.isnan().any(dim=1) for view in evidence.views])
+    fair = fair.reshape(*fair.shape, *[1] * (scores.ndim - 2)) & ~scores.isnan()
     mean = scores.nan_to_num(0.0).mul(fair).sum(dim=0) / fair.sum(dim=0).clamp(min=1)
     return torch.where(fair.any(dim=0), mean, torch.nan)
 
 
-def _offsets(features: Tensor, reference: Tensor) -> Scores:
-    """Reasons 5-10. features: (n, 7). reference: (n,) bool; where no sample is in it, all are."""
+def _offsets(features: Mapping[int, Tensor], reference: Tensor) -> Scores:
+    """Reasons 5-18. features: by reason, (n,). reference: (n,) bool; where no sample is in it, all are."""
     among = reference if bool(reference.any()) else torch.ones_like(reference)
-    return {
-        feature.reason: torch.from_numpy(
-            offset(column.numpy().astype(np.float64), column[among].numpy().astype(np.float64), log=feature.log)
-        )
-        for feature, column in zip(IMAGE_FEATURES.values(), features.unbind(1), strict=True)
-        if feature.reason is not None
-    }
+    found = {}
+    for reason, values in features.items():
+        numbers = values.numpy().astype(np.float64)
+        score = offset(numbers, numbers[among.numpy()], log=FEATURES_OF_REASONS[reason].log)
+        found[reason] = torch.from_numpy(score)
+    return found

@@ -18,13 +18,13 @@ def low_confidence(probabilities: Tensor, given: Tensor) -> Tensor:
     return torch.where(given, 1 - probabilities, probabilities).amax(dim=1).clamp(0, 1)
 
 
-def nothing_found(scores: Tensor, *, floor: float) -> Tensor:
-    """Reason 0. scores: (m,) of the boxes found on one image, in [0, 1]. -> (), in [0, 1].
+def nothing_found(surest: Tensor, *, floor: float) -> Tensor:
+    """Reason 0. surest: (n,) in [0, 1], the score of the surest box found on each image, 0 where there is none. -> (n,)
+    in [0, 1].
 
     1 where no box was found at all, else how far the surest one lies below `floor`, as a share of it.
 
-    >>> nothing_found(torch.tensor([0.1, 0.2]), floor=0.4)
-    tensor(0.5000)
+    >>> nothing_found(torch.tensor([0.0, 0.1, 0.9]), floor=0.4)
+    tensor([1.0000, 0.7500, 0.0000])
     """
-    surest = scores.max() if len(scores) else torch.tensor(0.0)
     return (1 - surest / floor).clamp(0, 1)

@@ -61,12 +61,13 @@ def inconsistency(
     vectors: Tensor, probabilities: Tensor, sequences: Sequence[Sequence[int]], *, generator: torch.Generator
 ) -> Tensor:
     """Reason 4. vectors: (n, d). probabilities: (n, k). sequences: positions in order. -> (n,) float32 in [0, 1].
+    A sample without a vector (NaN) is like no other.
 
     The mean over the image before and the one after of: how alike they are, from 0 for a pair like unrelated ones to 1
     for copies, times how far their predictions lie apart. The odd one out is worst: the images beside it differ from it
     alone. 0 for an image without neighbours.
     """
-    x = F.normalize(vectors.float(), dim=1)
+    x = F.normalize(vectors.float().nan_to_num(0.0), dim=1)
     unrelated = torch.randint(0, len(x), (2, _PAIRS), generator=generator)
     apart = unrelated[:, unrelated[0] != unrelated[1]]
     alike = float((x[apart[0]] * x[apart[1]]).sum(dim=1).quantile(_UNRELATED)) if apart.shape[1] else 1.0

@@ -1,6 +1,6 @@
 """image_similarity_mining: is a sample like the training images of its label? (reason 3)
 
-Vectors and labels in, one number in [0, 1] a sample out. A sample is never held against itself.
+Vectors and labels in, one number in [0, 1] a label in question out. A sample is never held against itself.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ _BLOCK: Final = 2**24
 
 def unlikeness(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, neighbours: int = NEIGHBOURS) -> Tensor:
     """Reason 3. vectors: (n, d). seen: (t,) int64, positions of the training images. told: (t, k) bool, their labels.
-    given: (n, k) bool, the labels in question. -> (n,) float32 in [0, 1].
+    given: (n, k) bool, the labels in question. -> (n, k) float32 in [0, 1], NaN where no label is in question.
 
     same / (same + other): the mean distances to the nearest training images that have the label and that have none of
     the labels given (the nonconformity of nearest-neighbour conformal prediction: Vovk et al. 2005). 0.5: as near to
-    others as to its own. 1: no training image has the label. 0: all have. Of several labels the most unlike counts; NaN
-    where none is given.
+    others as to its own. 1: no training image has the label. 0: all have.
     """
-    result = torch.full((len(vectors),), math.nan)
+    result = torch.full(given.shape, math.nan)
     for column in range(given.shape[1]):
         asked = given[:, column].nonzero()[:, 0]
         for rows in torch.split(asked, max(1, _BLOCK // max(1, len(seen)))):
@@ -34,7 +33,7 @@ def unlikeness(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, ne
             same = _nearest(distances.masked_fill(~told[:, column], math.inf), neighbours)
             shared = (given[rows].float() @ told.float().T) > 0
             other = _nearest(distances.masked_fill(shared, math.inf), neighbours)
-            result[rows] = torch.fmax(result[rows], _share(same, other))
+            result[rows, column] = _share(same, other)
     return result
 
 

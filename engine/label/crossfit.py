@@ -84,7 +84,7 @@ def logits_of(pool: Pool, network: Network, rows: Tensor, plan: Plan) -> Tensor:
 
 
 def prediction_seconds(pool: Pool, plan: Plan, step_seconds: float, *, looks: int = 0) -> float:
-    """What it takes about to ask all members about all images, and to look at each again so often. step_seconds: of a
-    supervised step."""
-    views = 1 + sum(plan.flips) + looks
-    return len(pool) * plan.members * views * step_seconds / plan.batch * _FORWARD_SHARE
+    """What it takes about to ask all members about all images, and so many more looks at each by one. step_seconds: of
+    a supervised step."""
+    views = plan.members * (1 + sum(plan.flips)) + looks
+    return len(pool) * views * step_seconds / plan.batch * _FORWARD_SHARE

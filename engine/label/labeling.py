@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +59,7 @@ def auto_label(
     minutes: float | None = None,
     steps: Sequence[int] = (),
     min_per_class: int = LEAST_PER_CLASS,
+    least_unlabeled: int = 1,
     encoder: Encoder | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
@@ -81,12 +83,14 @@ def auto_label(
     algorithm_type: `fast` learns from labeled images only, `accurate` from all. minutes: for everything; None chooses
     by the number of images and the device. steps: of each training in its order instead, the last one again and again;
     with the same seed, machine and precision they repeat a result exactly, whatever the time. epochs: times that a
-    network sees every labeled image, another way to say steps. min_per_class: images that each label needs. encoder:
-    what the closed-form head sees, histograms of gradients by default. image_size: side that networks see, in pixels.
-    networks: how many are trained. precision: auto times bfloat16 against float32. folder: keeps checkpoints and what
-    the pass over the images has found, for a call that goes on; None: a temporary one. reserve: seconds of `minutes`
-    that the caller needs afterwards, beside `looks` at every image by every network. stage: called with the name and
-    the total of each stage, gives what to call with the number done. note: told at once what a person should know.
+    network sees every labeled image, another way to say steps. min_per_class: images that each label needs.
+    least_unlabeled: images that must be left to label; 0: a set that people labeled whole will do, for what is said of
+    it out of fold. encoder: what the closed-form head sees, histograms of gradients by default. image_size: side that
+    networks see, in pixels. networks: how many are trained. precision: auto times bfloat16 against float32. folder:
+    keeps checkpoints and what the pass over the images has found, for a call that goes on; None: a temporary one.
+    reserve: seconds of `minutes` that the caller needs afterwards, beside `looks` at every image by one network. stage:
+    called with the name and the total of each stage, gives what to call with the number done. note: told at once what a
+    person should know.
 
     Raises InputError when the rules of the specification are not kept (at least two labels, each on five images,
     something unlabeled), UsageError for an option out of range; once `stopped()` says so, Stopped while images are read
@@ -98,7 +102,8 @@ def auto_label(
     device = device or torch.device("cpu")
     encoder = encoder or Gradients()
     sources = samples.sources if isinstance(samples, Dataset) else Sources(Path())
-    check_rules(targets, _unlabeled_images(samples, targets), min_per_class=min_per_class)
+    rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least_unlabeled)
+    rules(targets, _unlabeled_images(samples, targets))
     side = image_size or _side_for(samples, sources, targets, device)
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -116,7 +121,7 @@ def auto_label(
         assert found.thumbnails is not None
         targets = targets.only(found.readable)
         readable = found.thumbnails.index
-        check_rules(targets, int((~targets.labeled[readable]).sum()), min_per_class=min_per_class)
+        rules(targets, int((~targets.labeled[readable]).sum()))
         pool = Pool(
             pixels_of(found.thumbnails, device),
             torch.from_numpy(targets.matrix[readable]).float(),

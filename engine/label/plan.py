@@ -38,7 +38,7 @@ class Settings:
     """What a person may ask for; None: chosen here.
 
     encoder: for the closed-form head. image_size: side that the networks see, in pixels. members: networks.
-    bfloat16: whether networks compute in it. looks: at every image by every network, that the caller takes afterwards.
+    bfloat16: whether networks compute in it. looks: at every image by one network, that the caller takes afterwards.
     """
 
     encoder: Encoder = field(default_factory=Gradients)

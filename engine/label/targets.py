@@ -72,7 +72,9 @@ def targets_of(samples: Sequence[Sample]) -> Targets:
     return Targets(labels, matrix, any(len(names) > 1 for names in given))
 
 
-def check_rules(targets: Targets, unlabeled: int, *, min_per_class: int = LEAST_PER_CLASS) -> None:
+def check_rules(
+    targets: Targets, unlabeled: int, *, min_per_class: int = LEAST_PER_CLASS, least_unlabeled: int = 1
+) -> None:
     """Raise InputError unless auto labeling may begin: the rules of the specification, one line each.
 
     targets: of the samples whose images can be read. unlabeled: how many readable images nobody labeled.
@@ -92,7 +94,7 @@ def check_rules(targets: Targets, unlabeled: int, *, min_per_class: int = LEAST_
             f"auto labeling needs every label on at least {min_per_class} readable images (min_per_class lowers it), "
             f"got {listed}{more}"
         )
-    if not unlabeled:
+    if unlabeled < least_unlabeled:
         problems.append("auto labeling needs at least 1 unlabeled image that can be read, got none: nothing to label")
     if problems:
         raise InputError("\n".join(problems))

@@ -10,17 +10,20 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain
 from statistics import median
 from typing import Final
 
 from engine.report.charts import Histogram, figure_html
+from engine.report.curve import Curve, curve_html
 from engine.report.decisions import PANEL, Decisions, Proposal, bar_html, check_proposals, page_key, proposal_data
 from engine.report.markup import count, percent, text
 from engine.report.pictures import PIXELATED, jpeg_size
 from engine.report.reliability import Reliability, reliability_html
+from engine.report.why import PANEL as WHY_PANEL
+from engine.report.why import Example, Why, check_whys, examples_html, why_data
 
 #: Rows of a table that are written; the rest is counted.
 MOST_ROWS: Final = 100
@@ -36,13 +39,14 @@ _NUMERIC = re.compile(r"(?:[<>~±+−-]?\s*[\d.,]+(?:e[+-]?\d+)?\s*(?:%|[A-Za-z/
 class Tile:
     """One image: its picture as JPEG bytes (None: there is none to show), its file name, and a short caption.
 
-    proposal: what a person may decide about it; only a tile with a picture is asked about.
+    proposal: what a person may decide about it; only a tile with a picture is asked about. why: why it is hard.
     """
 
     image: bytes | None
     title: str
     caption: str = ""
     proposal: Proposal | None = None
+    why: Why | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +120,9 @@ class Page:
     """All that a page shows, in this order; what is empty is left out.
 
     facts: (name, value), the numbers to read first. notes: what a reader must know. things: what the cards count.
-    numbered: whether people know a card by its number. decisions: how the tiles' proposals are decided.
-    Raises ValueError when two cards have the same number, or a proposal does not fit the decisions.
+    numbered: whether people know a card by its number. decisions: how the tiles' proposals are decided. curve: beside
+    the histograms. reasons: what the numbers of the tiles' reasons mean, and examples what their images are like.
+    Raises ValueError when two cards have the same number, or a proposal or a reason does not fit.
     """
 
     title: str
@@ -136,18 +141,29 @@ class Page:
     things: str = "images"
     numbered: bool = True
     decisions: Decisions | None = None
+    curve: Curve | None = None
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    examples: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
         numbers = [card.number for card in self.cards]
         if len(set(numbers)) < len(numbers):
             raise ValueError(f"cards must have different numbers, got {sorted(numbers)}")
         check_proposals(self.decisions, self.proposals)
+        check_whys(self.whys, self.reasons, len(self.examples))
+
+    @property
+    def tiles(self) -> Iterator[Tile]:
+        """Every one, in the page's order."""
+        return chain(*(gallery.tiles for gallery in self.galleries), *(card.tiles for card in self.cards))
 
     @property
     def proposals(self) -> Iterator[Proposal]:
-        """Of every tile, in the page's order."""
-        tiles = chain(*(gallery.tiles for gallery in self.galleries), *(card.tiles for card in self.cards))
-        return (tile.proposal for tile in tiles if tile.proposal is not None)
+        return (tile.proposal for tile in self.tiles if tile.proposal is not None)
+
+    @property
+    def whys(self) -> Iterator[Why]:
+        return (tile.why for tile in self.tiles if tile.why is not None)
 
 
 def tiles_per_card(cards: int) -> tuple[int, int]:
@@ -162,8 +178,10 @@ def tiles_per_card(cards: int) -> tuple[int, int]:
 def render(page: Page) -> str:
     """The page as HTML, to be written as UTF-8. The same page gives the same text."""
     decisions = page.decisions
-    style = _file("style.css") + (_file("decisions.css") if decisions else "")
-    script = _file("script.js") + (_file("decisions.js") if decisions else "")
+    explained = any(True for _ in page.whys)
+    parts = ["decisions"] * (decisions is not None) + ["why"] * explained
+    style = _file("style.css") + "".join(_file(f"{part}.css") for part in parts)
+    script = _file("script.js") + "".join(_file(f"{part}.js") for part in parts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     sections = _sections(page)
@@ -190,7 +208,8 @@ def render(page: Page) -> str:
 {body}
 </main>
 {bar}
-{_DIALOG.format(panel=PANEL if decisions else "")}
+{_DIALOG.format(panel=(WHY_PANEL if explained else "") + (PANEL if decisions else ""))}
+{_examples_html(page) if explained else ""}
 <script>{script}</script>
 </body>
 </html>
@@ -207,6 +226,11 @@ _DIALOG: Final = """<dialog id="viewer" aria-labelledby="viewer-name">
 <span id="viewer-place"></span><button type="button" id="viewer-next" aria-label="Next">›</button>
 <button id="viewer-close" aria-label="Close">×</button></form>
 </dialog>"""
+
+
+def _examples_html(page: Page) -> str:
+    pictures = (_img_html(each.image, text(each.label)) for each in page.examples)
+    return examples_html(page.examples, page.reasons, pictures)
 
 
 def _head_html(page: Page) -> str:
@@ -230,9 +254,10 @@ def _sections(page: Page) -> list[tuple[str, str, str]]:
         sections.append((f"gallery-{at}", gallery.heading, _gallery_html(gallery, f"gallery-{at}", column)))
     if page.cards:
         sections.append(("cards", page.cards_heading, _cards_html(page, column)))
-    if page.histograms or page.reliability:
+    if page.histograms or page.reliability or page.curve:
         charts = "".join(map(figure_html, page.histograms))
         charts += reliability_html(page.reliability) if page.reliability else ""
+        charts += curve_html(page.curve) if page.curve else ""
         heading = page.histograms_heading
         content = f'<section id="charts"><h2>{text(heading)}</h2><div class="charts">{charts}</div></section>'
         sections.append(("charts", heading, content))
@@ -330,6 +355,7 @@ def _tile_html(tile: Tile, column: Mapping[str, int]) -> str:
         return f'<li><span class="tile missing" title="{name}">{words}</span>{caption}</li>'
     picture = _img_html(tile.image, name)
     proposal = proposal_data(tile.proposal, column) if tile.proposal else ""
+    proposal += why_data(tile.why) if tile.why else ""
     return f'<li{proposal}><button type="button" class="tile" title="{name}">{picture}</button>{caption}</li>'
 
 

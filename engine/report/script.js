@@ -26,7 +26,7 @@ function show(at) {
 document.addEventListener("click", (event) => {
   const tile = event.target.closest("button.tile");
   if (tile) {
-    tiles = [...(tile.closest(".card, .gallery") || document).querySelectorAll("button.tile")];
+    tiles = [...(tile.closest(".card, .gallery") || document).querySelectorAll("li:not([hidden]) > button.tile")];
     show(tiles.indexOf(tile));
     viewer.showModal();
   } else if (event.target === viewer) {

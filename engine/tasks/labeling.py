@@ -17,22 +17,20 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
+from torch import Tensor
 
 from engine.dataset import RESULT_NAME, Dataset, settled
 from engine.decisions import write_labels
-from engine.errors import Failure, ImageError, Stopped, UsageError
+from engine.errors import Failure, Stopped
 from engine.exports import Tally
 from engine.files import write_text
-from engine.hard.config import HardConfig, parsed_weights
+from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples, hard_examples
 from engine.hard.labeled import evidence_of
 from engine.hard.marks import marked
-from engine.hard.reasons import OPERATOR_WEIGHTS
 from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, TEACHING_STAGE
 from engine.label.classifier import Classifier
 from engine.label.labeling import MEMBERS, auto_label
@@ -43,10 +41,11 @@ from engine.manifest import write_manifest
 from engine.models import save_model
 from engine.outfolder import OutFolder
 from engine.report import render
-from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES
-from engine.tasks.grouping import device_of, encoder_of, placed
+from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, Sample
+from engine.tasks.grouping import device_of, encoder_of
+from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
 from engine.tasks.labeling_page import labeling_page
-from engine.tasks.parameters import Parameters, read_parameters
+from engine.tasks.parameters import Parameters, hard_config, read_parameters
 from engine.tasks.probabilities import PROBABILITIES_NAME, Probabilities, write_probabilities
 from engine.tasks.request import notices
 from engine.tasks.runner import Outcome, Run, Task
@@ -55,12 +54,8 @@ from engine.tasks.schema import SmartTaskConfig, TaskRequest
 REPORT_NAME: Final = "report.html"
 LABELS_NAME: Final = "labels.csv"
 MODEL_FOLDER: Final = "model"
-KEY_SAMPLES: Final = "key_samples"
-KEY_MANIFEST: Final = "key_samples.manifest"
 
 DEFAULT_ALGORITHM: Final = "accurate"
-#: Key samples without confidence_scope: of any confidence.
-DEFAULT_SCOPE: Final = (0.0, 1.0)
 
 #: Seconds that writing takes: at least, and an image.
 _WRITING: Final = 2.0
@@ -75,7 +70,7 @@ _STAGES: Final = {
     HARD_STAGE: 3.0,
     "writing the result": 2.0,
 }
-_DRAWING: Final = {"copying key samples": 1.0, "drawing the page": 1.0}
+_DRAWING: Final = {COPYING: 1.0, "drawing the page": 1.0}
 _TRAINING: Final = 86.0
 _BEFORE_TRAINING: Final = {
     "learning to tell images apart": 100 * PRETRAINING_SHARE,
@@ -106,11 +101,11 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
     lines = [*dataset.notes, *notices(request)]
     if config.algorithm_type is None:
         lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
-    hard = _hard_config(options)
+    hard = hard_config(options)
     encoder_of(options)  # so that wrong weights are said before anything is read
-    key_folder = _key_folder(config.key_sample_output) if request.collect_key_sample else None
+    copies = key_folder(config.key_sample_output) if request.collect_key_sample else None
     return Task(
-        job=lambda this: _label(this, dataset, config, options, hard, key_folder),
+        job=lambda this: _label(this, dataset, config, options, hard, copies),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,
@@ -126,7 +121,7 @@ def _label(
     config: SmartTaskConfig,
     options: Parameters,
     hard: HardConfig,
-    key_folder: str | None,
+    copies: str | None,
 ) -> Outcome:
     algorithm_type = config.algorithm_type or DEFAULT_ALGORITHM
     try:
@@ -149,7 +144,7 @@ def _label(
             max_pixels=options.max_pixels,
             folder=this.cache,
             reserve=_WRITING + _WRITING_EACH * len(dataset),
-            looks=1 + len(hard.altering),
+            looks=(options.networks or MEMBERS[algorithm_type]) + len(hard.altering),
             stage=this.stage,
             note=this.note,
             stopped=this.stopped,
@@ -159,35 +154,35 @@ def _label(
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
     for line in (*labeling.notes, *(f"{count:,} images: {what}" for what, count in labeling.survey.notes.items())):
         this.note(line)
-    found = _hard_examples(this, dataset, labeling, hard, options.seed)
+    found, vectors = _hard_examples(this, dataset, labeling, hard, options.seed)
     samples = annotated(dataset.samples, labeling, time=datetime.now())
-    samples = marked(samples, found, np.flatnonzero(labeling.automatic).tolist())
+    samples = marked(samples, found, np.flatnonzero(labeling.automatic).tolist(), labeling.labels)
     failures = [*dataset.failures, *labeling.survey.failures]
-    sources = _write_result(this, dataset.with_samples(samples), labeling, found, failures)
+    written = _write_result(this, dataset.with_samples(samples), labeling, failures)
     scope = config.confidence_scope or DEFAULT_SCOPE
-    key = np.flatnonzero(_within(labeling, scope) & found.hard)
-    if key_folder is not None:
+    key = np.flatnonzero(labeling.automatic & within(labeling.confidences, scope) & found.hard)
+    if copies is not None:
         order = key[np.argsort(-found.coefficients[key], kind="stable")]
-        failures += _copy_key_samples(this, dataset.with_samples(samples), order, key_folder)
-    begin = partial(this.stage, "drawing the page")
-    threads = options.threads or os.cpu_count() or 1
-    page = labeling_page(dataset, labeling, found, notes=this.notices, threads=threads, begin=begin, sources=sources)
+        failures += copy_key_samples(this, dataset.with_samples(samples), order, copies)
+    page = labeling_page(
+        dataset,
+        labeling,
+        found,
+        notes=this.notices,
+        threads=options.threads or os.cpu_count() or 1,
+        begin=partial(this.stage, "drawing the page"),
+        written=written,
+        vectors=vectors,
+    )
     write_text(this.out.target(REPORT_NAME), render(page))
-    result = _result(dataset, labeling, found, scope, None if key_folder is None else len(key))
+    result = _result(dataset, labeling, found, scope, None if copies is None else len(key))
     return Outcome(result, tuple(failures))
 
 
-def _hard_config(options: Parameters) -> HardConfig:
-    """What the parameters say of hard examples."""
-    algo, aug = options.comprehensive_algo_config, options.aug_op_config
-    return HardConfig(
-        None if algo is None else parsed_weights("comprehensive_algo_config", algo),
-        OPERATOR_WEIGHTS if aug is None else parsed_weights("aug_op_config", aug),
-        options.algo_hard_threshold,
-    )
-
-
-def _hard_examples(this: Run, dataset: Dataset, labeling: Labeling, config: HardConfig, seed: int) -> HardExamples:
+def _hard_examples(
+    this: Run, dataset: Dataset, labeling: Labeling, config: HardConfig, seed: int
+) -> tuple[HardExamples, Tensor | None]:
+    """What is hard, and how the images look, (n, d); None where no network sees them."""
     assert labeling.survey.thumbnails is not None
     evidence = evidence_of(
         dataset.samples,
@@ -197,70 +192,31 @@ def _hard_examples(this: Run, dataset: Dataset, labeling: Labeling, config: Hard
         progress=this.stage(HARD_STAGE, len(labeling.survey.thumbnails)),
         stopped=this.stopped,
     )
-    return hard_examples(evidence, config, seed=seed)
+    return hard_examples(evidence, config, seed=seed), evidence.views[0].vectors if evidence.views else None
 
 
-def _write_result(
-    this: Run, dataset: Dataset, labeling: Labeling, found: HardExamples, failures: list[Failure]
-) -> list[str]:
-    """The manifest, the table, the probabilities and the model; gives the sources as the manifest names them."""
+def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure]) -> list[Sample]:
+    """The manifest, the table, the probabilities and the model; gives the samples as the manifest has them."""
     advance = this.stage("writing the result", len(dataset))
     tally = Tally()
     written = list(settled(dataset, this.out, tally))
     write_manifest(this.out.target(RESULT_NAME), written)
     write_labels(this.out.target(LABELS_NAME), written)
-    sources = [sample.source for sample in written]
-    said = Probabilities(tuple(sources), labeling.labels, labeling.probabilities, labeling.targets.labeled)
+    sources = tuple(sample.source for sample in written)
+    said = Probabilities(sources, labeling.labels, labeling.probabilities, labeling.targets.labeled, labeling.judges)
     write_probabilities(this.out.target(PROBABILITIES_NAME), said)
     _save(this.out, labeling.classifier, labeling.choices)
     advance(len(dataset))
     for line in tally.notes:
         this.note(line)
     failures += tally.failures
-    return sources
+    return written
 
 
 def _save(out: OutFolder, classifier: Classifier, choices: Mapping[str, Any]) -> None:
     metrics = {name: value for name, value in choices.items() if name != "training_digest"}
     digest = str(choices.get("training_digest", ""))
     save_model(out, classifier, folder=MODEL_FOLDER, metrics=metrics, training_digest=digest, created=datetime.now())
-
-
-# ---- Key samples. ----
-
-
-def _within(labeling: Labeling, scope: tuple[float, float]) -> npt.NDArray[np.bool_]:
-    """(n,) automatic labels whose confidence lies in scope, ends included."""
-    low, high = scope
-    with np.errstate(invalid="ignore"):
-        inside = (labeling.confidences >= low) & (labeling.confidences <= high)
-    return np.logical_and(labeling.automatic, inside)
-
-
-def _copy_key_samples(this: Run, dataset: Dataset, rows: npt.NDArray[np.int64], folder: str) -> list[Failure]:
-    """Copies of the images at these rows, and a manifest of them with their automatic labels, in this order."""
-    advance = this.stage("copying key samples", len(rows))
-    failures: list[Failure] = []
-    copies = []
-    this.out.claim(f"{folder}/{KEY_MANIFEST}")
-    for done, row in enumerate(rows.tolist(), start=1):
-        try:
-            copies.append(placed(dataset[row], dataset.sources, this.out, folder, copy=True))
-        except ImageError as error:  # it was there a minute ago
-            failures.append(Failure(dataset[row].source, error.kind, str(error)))
-        if done % 1000 == 0:
-            advance(done)
-    write_manifest(this.out.target(f"{folder}/{KEY_MANIFEST}"), copies)
-    advance(len(rows))
-    return failures
-
-
-def _key_folder(output: str | None) -> str:
-    """The folder below OUT. Raises UsageError for a place elsewhere: nothing is written outside OUT."""
-    folder = Path(output or KEY_SAMPLES)
-    if "://" in str(output) or folder.is_absolute() or ".." in folder.parts or not folder.parts:
-        raise UsageError(f"config.key_sample_output: must be a folder below OUT, as {KEY_SAMPLES}, got {output!r}")
-    return folder.as_posix()
 
 
 def _result(

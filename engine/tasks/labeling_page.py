@@ -15,16 +15,18 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from engine.dataset import Dataset
-from engine.hard.combine import reviews_to_reach
 from engine.hard.examples import HardExamples
-from engine.hard.reasons import REASONS
 from engine.label.results import Labeling
+from engine.manifest import format_sample
 from engine.report import (
     MOST_TILES,
     Card,
     Decisions,
+    Example,
     Gallery,
     Histogram,
     Page,
@@ -32,8 +34,11 @@ from engine.report import (
     Reliability,
     Table,
     Tile,
+    Why,
     tiles_per_card,
 )
+from engine.samples import Sample
+from engine.tasks.hard_page import curve_of, examples_of, neighbours_of, reason_table, reviews, why_of, words_of
 from engine.tasks.pages import failure_tables, tiles_of
 
 #: Images in "Review first": what a person looks through in five minutes, at 2.5 s an image.
@@ -58,8 +63,6 @@ _REVIEW_HARD: Final = (
     "from the labeled images, the probability that the label is wrong. Hard examples have the numbers of their reasons "
     "beside the label, those that count most first; Reasons below says what they mean."
 )
-#: Shares of right labels for which the page says how much is to be reviewed.
-_GOALS: Final = (0.98, 0.995)
 _ADVICE: Final = "labelengine confirm OUT --labels decisions.jsonl --by NAME"
 
 #: Choices in words; another one is called by its name. Those of _TOLD_ELSEWHERE stand in the head or in a chart.
@@ -82,22 +85,25 @@ def labeling_page(
     notes: Sequence[str],
     threads: int,
     begin: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
-    sources: Sequence[str] | None = None,
+    written: Sequence[Sample] | None = None,
+    vectors: Tensor | None = None,
 ) -> Page:
     """The images that got labels, the hardest first (the least certain, where hard examples were not looked for), and
     what is known about the labels.
 
-    begin: told how many images will be read again, gives what to call with the number read. sources: what decisions
-    call the samples, parallel to them, as OUT/result.manifest does; None: as the data set does.
+    begin: told how many images will be read again, gives what to call with the number read. written: the samples as
+    OUT/result.manifest has them; None: as the data set does. vectors: (n, d), how images look, by which training images
+    are chosen to be shown beside hard ones.
     """
     found = _Found(labeling, hard)
     review = found.hardest(REVIEW_FIRST)
     typical, unusual = _tiles_per_label(len(labeling.labels), len(review))
     shown = [_chosen(found.of_label(column), typical, unusual) for column in range(len(labeling.labels))]
+    explained = _Explained.of(found, review, vectors, written, dataset, threads)
     positions = list(dict.fromkeys(chain(review, *(chain(*pair) for pair in shown))))
     pictures = tiles_of(dataset, positions, [""] * len(positions), threads, begin(len(positions)))
     tiles = {
-        position: replace(tile, proposal=found.proposal(position, sources[position] if sources else None, dataset))
+        position: replace(tile, proposal=found.proposal(position, (written or dataset)[position].source))
         for position, tile in zip(positions, pictures, strict=True)
     }
     failures = (*dataset.failures, *labeling.survey.failures)
@@ -110,7 +116,9 @@ def labeling_page(
         galleries=(
             Gallery(
                 "Review first",
-                tuple(replace(tiles[at], caption=found.review_caption(at)) for at in review),
+                tuple(
+                    replace(tiles[at], caption=found.review_caption(at), why=explained.whys.get(at)) for at in review
+                ),
                 note=_REVIEW_HARD if hard else "The least certain of all automatic labels, least certain first.",
             ),
         )
@@ -124,8 +132,15 @@ def labeling_page(
         histograms=_histograms(found),
         reliability=_reliability(labeling.choices),
         histograms_heading="Confidence",
-        tables=(*_reasons(found), *_tables(labeling, found), *failure_tables([(dataset.name, failures)])),
+        curve=curve_of(hard.left) if hard else None,
+        tables=(
+            *(reason_table(hard, found.automatic.tolist()) if hard else ()),
+            *_tables(labeling, found),
+            *failure_tables([(dataset.name, failures)]),
+        ),
         decisions=Decisions(labeling.labels, several=labeling.targets.multi_label, advice=_ADVICE),
+        reasons=words_of(hard) if hard else {},
+        examples=explained.examples,
     )
 
 
@@ -153,12 +168,12 @@ class _Found:
         rows = self.automatic[self.predicted[self.automatic, column]]
         return [int(row) for row in rows[np.argsort(self.probabilities[rows, column], kind="stable")]]
 
-    def proposal(self, row: int, source: str | None, dataset: Dataset) -> Proposal:
+    def proposal(self, row: int, source: str) -> Proposal:
         shares = self.probabilities[row].clip(0, 1)
         offered = len(self.labels) if len(self.labels) <= _FEW else _OFFERED
         likely = np.argsort(-shares, kind="stable")[:offered]
         return Proposal(
-            dataset[row].source if source is None else source,
+            source,
             tuple(self.labels[column] for column in np.flatnonzero(self.predicted[row])),
             tuple((self.labels[column], float(shares[column])) for column in likely),
         )
@@ -307,23 +322,47 @@ def _reliability(choices: Mapping[str, Any]) -> Reliability | None:
 
 def _hard_facts(found: _Found) -> Iterator[tuple[str, str]]:
     """How many hard examples there are, and how many images are to be reviewed until labels are as right as that."""
-    if found.hard is None:
-        return
-    yield "hard examples", f"{int(found.hard.hard[found.automatic].sum()):,}"
-    for goal in _GOALS:
-        reviewed = reviews_to_reach(found.hard.left, goal)
-        if reviewed is not None:
-            yield f"to review until {_percent(goal)} are right", f"{reviewed:,} of {len(found.automatic):,}"
+    if found.hard is not None:
+        yield "hard examples", f"{int(found.hard.hard[found.automatic].sum()):,}"
+        yield from reviews(found.hard.left, len(found.automatic))
 
 
-def _reasons(found: _Found) -> Iterator[Table]:
-    if found.hard is None:
-        return
-    counts = Counter(chain.from_iterable(found.hard.reasons[row] for row in found.automatic))
-    rows = [(str(number), REASONS[number].words, f"{count:,}") for number, count in counts.most_common()]
-    if rows:
-        note = "Why images are hard examples; one image may have several reasons"
-        yield Table("Reasons", ("number", "reason", "images"), tuple(rows), note=note, words=2)
+@dataclass(frozen=True, slots=True)
+class _Explained:
+    """Why images are hard, by row, and the pictures beside them."""
+
+    whys: Mapping[int, Why]
+    examples: tuple[Example, ...]
+
+    @classmethod
+    def of(
+        cls,
+        found: _Found,
+        rows: Sequence[int],
+        vectors: Tensor | None,
+        written: Sequence[Sample] | None,
+        dataset: Dataset,
+        threads: int,
+    ) -> _Explained:
+        hard = found.hard
+        if hard is None:
+            return cls({}, ())
+        rows = [row for row in rows if hard.hard[row]]
+        columns = {row: np.flatnonzero(found.predicted[row]).tolist() for row in rows}
+        examples: tuple[Example, ...] = ()
+        near: dict[int, list[int]] = {}
+        if vectors is not None:
+            neighbours = neighbours_of(rows, vectors, torch.from_numpy(found.truth), columns)
+            examples, places = examples_of(neighbours, dataset, None, threads)
+            near = {row: [places[at] for at in each if at in places] for row, each in neighbours.near.items()}
+        whys = {}
+        for row in rows:
+            line = format_sample(written[row]).decode("utf-8", "surrogatepass").strip() if written else ""
+            names = [found.labels[column] for column in columns[row]]
+            why = why_of(hard, row, names, near.get(row, ()), line)
+            if why is not None:
+                whys[row] = why
+        return cls(whys, examples)
 
 
 def _tables(labeling: Labeling, found: _Found) -> Iterator[Table]:

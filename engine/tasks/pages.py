@@ -16,7 +16,7 @@ from engine.dataset import Dataset
 from engine.errors import Failure, ImageError
 from engine.features import BOX_FEATURES, IMAGE_FEATURES, Feature
 from engine.grouping import Group, Grouping
-from engine.images import decode_picture, stream
+from engine.images import Pixels, decode_picture, stream
 from engine.report import Card, Histogram, Page, Table, Tile, histogram, thumbnail, tiles_per_card
 from engine.survey import BOX_COLUMNS, Survey
 
@@ -103,11 +103,19 @@ def tiles_of(
     captions: Sequence[str],
     threads: int,
     progress: Callable[[int], None],
+    *,
+    draw: Callable[[int, Pixels], Pixels] | None = None,
 ) -> list[Tile]:
-    """Tiles of the samples at these positions: each file is read again, in `threads` threads."""
+    """Tiles of the samples at these positions: each file is read again, in `threads` threads. draw: draws on the
+    picture of the sample at a position."""
     paths = [dataset.path(dataset[position]) for position in positions]
     images: list[bytes | None] = []
-    for batch in stream(paths, lambda _, content: thumbnail(decode_picture(content).rgb), threads=threads):
+
+    def work(at: int, content: bytes) -> bytes:
+        rgb = decode_picture(content).rgb
+        return thumbnail(draw(positions[at], rgb) if draw is not None else rgb)
+
+    for batch in stream(paths, work, threads=threads):
         images += [None if isinstance(image, ImageError) else image for image in batch]
         progress(len(images))
     return [Tile(image, path.name, caption) for image, path, caption in zip(images, paths, captions, strict=True)]

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from engine.errors import UsageError
 from engine.hard.config import HardConfig, parsed_weights
+from engine.hard.reasons import OPERATOR_WEIGHTS
 from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TrainingParameter
 from engine.tasks.values import Count, Name, Positive, Steps, Truth, Unit, did_you_mean, message, shown, whole
 
@@ -84,6 +85,16 @@ class Parameters(BaseModel):
     )
     threads: Annotated[int, whole(1, 1024)] | None = _parameter("threads; left out: one a core")
     weights: Name | None = _parameter("local file with the weights of the encoder")
+
+
+def hard_config(options: Parameters) -> HardConfig:
+    """What the parameters say of hard examples."""
+    algo, aug = options.comprehensive_algo_config, options.aug_op_config
+    return HardConfig(
+        None if algo is None else parsed_weights("comprehensive_algo_config", algo),
+        OPERATOR_WEIGHTS if aug is None else parsed_weights("aug_op_config", aug),
+        options.algo_hard_threshold,
+    )
 
 
 _EVERY: Final = frozenset({AUTO_LABEL, PRE_LABEL, AUTO_GROUPING, AUTO_DEPLOY})

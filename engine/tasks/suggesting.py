@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.dataset import RESULT_NAME, Dataset, settled
+from engine.dataset import Dataset, settled
 from engine.embeddings import DEFAULT_ENCODER, Encoder, content_vectors, load_encoder
 from engine.errors import UsageError
 from engine.exports import Tally
@@ -40,7 +40,7 @@ from engine.samples import Sample
 from engine.survey import Survey, survey
 from engine.tasks.grouping import device_of
 from engine.tasks.pages import failure_tables, tiles_of
-from engine.tasks.probabilities import PROBABILITIES_NAME, read_probabilities
+from engine.tasks.probabilities import PROBABILITIES_NAME, earlier_probabilities
 from engine.tasks.runner import Outcome, Run, Task
 
 KIND: Final = "suggest"
@@ -203,10 +203,9 @@ def _belief(
 
 def _earlier_belief(dataset: Dataset, rows: npt.NDArray[np.int64], by_people: npt.NDArray[np.bool_]) -> _Belief | None:
     """What auto labeling left beside result.manifest; None where there is nothing about the images to choose from."""
-    path = dataset.sources.root / PROBABILITIES_NAME
-    if f"{dataset.name}.manifest" != RESULT_NAME or not path.is_file():
+    said = earlier_probabilities(dataset)
+    if said is None:
         return None
-    said = read_probabilities(path)
     place = {source: at for at, source in enumerate(said.sources)}
     found = np.array([place.get(dataset[row].source, -1) for row in rows.tolist()], np.int64)
     known = np.where((found >= 0)[:, None], said.values[found], np.nan)

@@ -1,0 +1,180 @@
+"""Hard examples among boxes: which boxes, and which images for what is drawn on them.
+
+In: samples with boxes, of which some are people's (the training set) and others a machine's (in question), and what was
+measured. Out: `HardExamples` of the samples, with a label each box in question, in the order of `Sample.boxes`.
+
+A box has the reasons 1-3, 13-18 and 30, from its confidence, its place and what it shows; an image those of its worst
+box, and its own: 0, 4-12 and 30. Miners that run the model again need a detector, and are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.hard.config import HardConfig
+from engine.hard.examples import HardExamples, HardLabels, judge_of, judged
+from engine.hard.measured import box_features, counted_boxes, image_features
+from engine.hard.mining import Evidence, Mined, View, mined
+from engine.hard.predict_score import nothing_found
+from engine.hard.questions import box_labels, has_automatic_boxes
+from engine.hard.sequential import sequences_of
+from engine.samples import Sample
+from engine.survey import Survey
+
+#: An image whose surest box is less sure than that shows nothing, perhaps (reason 0): as likely wrong as right.
+_FLOOR: Final = 0.5
+#: What is said of an image by itself, beside what is said of its boxes.
+_OF_IMAGES: Final = ("sequential_mining", "feature_distribution_mining", "anomaly_detection_mining")
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """All boxes of n samples, sample after sample.
+
+    rows: (m,) int64, the sample of each. names: of k classes. columns: (m,) int64. asked, told: (m,) bool, drawn by a
+    machine on an image in question; by a person. confidences: (m,) float32, NaN where a box came without.
+    """
+
+    rows: Tensor
+    names: tuple[str, ...]
+    columns: Tensor
+    asked: Tensor
+    told: Tensor
+    confidences: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def boxes_of(samples: Sequence[Sample]) -> Boxes:
+    """The boxes of samples, in the order of `Sample.boxes`."""
+    drawn = [
+        (row, shape.name, label.by_human, shape.confidence, has_automatic_boxes(sample))
+        for row, sample in enumerate(samples)
+        for label in sample.labels
+        if label.drawing is not None
+        for shape in label.drawing.shapes
+        if shape.kind == "bndbox"
+    ]
+    names = tuple(sorted({name for _, name, *_ in drawn}))
+    column = {name: at for at, name in enumerate(names)}
+    return Boxes(
+        torch.tensor([row for row, *_ in drawn], dtype=torch.int64),
+        names,
+        torch.tensor([column[name] for _, name, *_ in drawn], dtype=torch.int64),
+        torch.tensor([asked and not people for *_, people, _, asked in drawn], dtype=torch.bool),
+        torch.tensor([people for *_, people, _, _ in drawn], dtype=torch.bool),
+        torch.tensor([np.nan if sure is None else sure for *_, sure, _ in drawn], dtype=torch.float32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sights:
+    """What n samples and their m boxes show: vectors (n, d) and (m, e), rows of NaN where there is no image."""
+
+    of_images: Tensor
+    of_boxes: Tensor
+
+
+def hard_boxes(
+    samples: Sequence[Sample], found: Survey, sights: Sights, config: HardConfig | None = None, *, seed: int = 0
+) -> HardExamples:
+    """Of n samples with their survey. Human-drawn boxes are the training set."""
+    config = replace(config or HardConfig(), combiner="weights")
+    boxes = boxes_of(samples)
+    miners = [name for name, weight in config.weights.items() if weight > 0]
+    of_boxes, box_scores = _mined_boxes(boxes, found, sights.of_boxes, miners, seed)
+    by_box = judged(of_boxes, box_scores, judge_of(of_boxes, box_scores, config), seed=seed)
+    of_images, image_scores = _mined_images(samples, boxes, found, sights.of_images, miners, seed)
+    scores = _together(image_scores, box_scores, boxes, len(samples))
+    if "predict_score_mining" in miners:
+        scores[0] = _nothing_found(boxes, of_images.given[:, 0])
+    together = Mined(dict(sorted(scores.items())), {})
+    answer = judged(of_images, together, judge_of(of_images, together, config), seed=seed)
+    asked = by_box.labels.rows  # positions among the boxes
+    labels = HardLabels(
+        boxes.rows[asked].numpy(),
+        boxes.columns[asked].numpy(),
+        by_box.labels.coefficients,
+        by_box.labels.hard,
+        by_box.labels.reasons,
+    )
+    return replace(answer, labels=labels, names=boxes.names)
+
+
+def _mined_boxes(
+    boxes: Boxes, found: Survey, vectors: Tensor, miners: Sequence[str], seed: int
+) -> tuple[Evidence, Mined]:
+    """Every box as a sample of its own."""
+    named = torch.nn.functional.one_hot(boxes.columns, max(1, len(boxes.names))).bool()
+    told, given = named & boxes.told[:, None], named & boxes.asked[:, None]
+    rest = (1 - boxes.confidences[:, None]) / max(1, named.shape[1] - 1)
+    probabilities = torch.where(named, boxes.confidences[:, None], rest)
+    readable = torch.from_numpy(found.readable)[boxes.rows]
+    measured = {}
+    for reason, values in box_features(found).items():
+        column = torch.full((len(boxes),), torch.nan)
+        column[readable] = values
+        measured[reason] = column
+    there = ~vectors.isnan().any(dim=1)
+    view = View(vectors, (boxes.told & there).nonzero()[:, 0])
+    nobody = torch.zeros(len(boxes), dtype=torch.bool)
+    evidence = Evidence(probabilities, given, told, nobody, False, (view,), measured)
+    return evidence, mined(evidence, miners=[name for name in miners if name != "sequential_mining"], seed=seed)
+
+
+def _mined_images(
+    samples: Sequence[Sample], boxes: Boxes, found: Survey, vectors: Tensor, miners: Sequence[str], seed: int
+) -> tuple[Evidence, Mined]:
+    """Every image with all that is drawn on it as one answer, by a person or by a machine."""
+    n = len(samples)
+    asked = torch.tensor([has_automatic_boxes(sample) for sample in samples], dtype=torch.bool)
+    told = torch.tensor([any(label.by_human for label in box_labels(sample)) for sample in samples], dtype=torch.bool)
+    there = ~vectors.isnan().any(dim=1)
+    counts = torch.bincount(boxes.rows, minlength=n)
+    features = image_features(found) | counted_boxes(found, counts.tolist())
+    evidence = Evidence(
+        torch.full((n, 1), torch.nan),
+        asked[:, None],
+        told[:, None],
+        torch.zeros(n, dtype=torch.bool),
+        False,
+        (View(vectors, (told & there).nonzero()[:, 0]),),
+        features,
+        sequences=sequences_of([sample.source for sample in samples]),
+        said=_composition(boxes, n),
+    )
+    return evidence, mined(evidence, miners=[name for name in miners if name in _OF_IMAGES], seed=seed)
+
+
+def _composition(boxes: Boxes, n: int) -> Tensor:
+    """(n, k + 1): the share of each class among the boxes of an image, the last of images without any."""
+    shares = torch.zeros(n, len(boxes.names) + 1)
+    shares.index_put_((boxes.rows, boxes.columns), torch.ones(len(boxes)), accumulate=True)
+    shares[shares.sum(dim=1) == 0, -1] = 1
+    return shares / shares.sum(dim=1, keepdim=True)
+
+
+def _together(image_scores: Mined, box_scores: Mined, boxes: Boxes, n: int) -> dict[int, Tensor]:
+    """By reason (n,): of the image, and of its worst box."""
+    scores = dict(image_scores.scores)
+    for number, score in box_scores.scores.items():
+        worst = torch.full((n,), -1.0)
+        worst.scatter_reduce_(0, boxes.rows, score.nan_to_num(-1.0), "amax")
+        worst = torch.where(worst >= 0, worst, torch.nan)
+        scores[number] = torch.fmax(scores[number], worst) if number in scores else worst
+    return scores
+
+
+def _nothing_found(boxes: Boxes, asked: Tensor) -> Tensor:
+    """Reason 0. (n,), NaN where nothing is in question. Boxes that came without a confidence are sure."""
+    surest = torch.zeros(len(asked))
+    sure = torch.where(boxes.asked, boxes.confidences.nan_to_num(1.0), 0.0)
+    surest.scatter_reduce_(0, boxes.rows, sure, "amax")
+    return torch.where(asked, nothing_found(surest, floor=_FLOOR), torch.nan)

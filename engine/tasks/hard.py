@@ -1,0 +1,274 @@
+"""Hard examples as a task: a data set with labels in question in; the same with marks out.
+
+    result.manifest     every sample; marks on those in question, and on each of their labels
+    annotations/        where labels are boxes: their PASCAL VOC files, with marks on each box
+    hard.csv            the samples in question, the hardest first: rank, source, labels, coefficient, hard, reasons
+    hard_scores.npz     the score of every reason of every sample
+    report.html         the images to look at
+    key_samples/        with collect_key_sample: the hard examples within confidence_scope, and key_samples.manifest
+
+Labels and their confidences stay as they are. Where the data set is OUT of auto labeling, its model and probabilities
+are used. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.dataset import RESULT_NAME, Dataset, settled
+from engine.errors import Failure, UsageError
+from engine.exports import Tally
+from engine.files import write_bytes, write_text
+from engine.hard.examples import HardExamples
+from engine.hard.marks import marked, marked_boxes
+from engine.hard.reasons import REASONS
+from engine.hard.search import LOOKING, READING, READING_TRAINING, Said, search
+from engine.label.classifier import Classifier
+from engine.label.fast import FOLDS
+from engine.label.plan import NETWORK_STAGE
+from engine.manifest import write_manifest
+from engine.models import load_model
+from engine.report import render
+from engine.samples import Label, Sample
+from engine.tasks.grouping import device_of, encoder_of
+from engine.tasks.hard_page import hard_page
+from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
+from engine.tasks.parameters import Parameters, hard_config
+from engine.tasks.probabilities import earlier_probabilities
+from engine.tasks.runner import Outcome, Run, Task
+
+KIND: Final = "hard"
+TABLE_NAME: Final = "hard.csv"
+SCORES_NAME: Final = "hard_scores.npz"
+REPORT_NAME: Final = "report.html"
+#: The model of auto labeling, beside its result.
+_MODEL_FOLDER: Final = "model"
+
+_COLUMNS: Final = ("rank", "source", "labels", "hard_coefficient", "hard", "hard_reasons", "why")
+_STAGES: Final = {
+    READING: 30.0,
+    READING_TRAINING: 10.0,
+    LOOKING: 50.0,
+    "writing the result": 3.0,
+    COPYING: 2.0,
+    "drawing the page": 5.0,
+}
+_TRAINING: Final = {
+    READING: 3.0,
+    "looking at labeled images": 1.0,
+    **{NETWORK_STAGE.format(number, FOLDS): 85.0 / FOLDS for number in range(1, FOLDS + 1)},
+    "labeling": 2.0,
+    LOOKING: 4.0,
+    "writing the result": 1.0,
+    COPYING: 1.0,
+    "drawing the page": 3.0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What to look for, and with what."""
+
+    train: Dataset | None
+    model: Classifier | None
+    said: Said | None
+    labeled: bool
+    scope: tuple[float, float]
+    copies: str | None
+
+
+def hard_task(
+    dataset: Dataset,
+    options: Parameters,
+    *,
+    train: Dataset | None = None,
+    model: Path | None = None,
+    labeled: bool = False,
+    collect_key_sample: bool = False,
+    confidence_scope: tuple[float, float] | None = None,
+    key_sample_output: str | None = None,
+) -> Task:
+    """The task that finds hard examples among automatic labels, or with `labeled` wrong ones among people's.
+
+    train: the training set, by default what people labeled in the data set. model: the folder of the one that
+    predicted. Raises UsageError or InputError for options that fail.
+    """
+    if labeled and (train is not None or model is not None):
+        raise UsageError("labeled: models are trained out of fold, so neither train nor model can be given")
+    said, notes = None, list(dataset.notes)
+    earlier = None if labeled else earlier_probabilities(dataset)
+    if earlier is not None:
+        known = np.where(earlier.labeled, earlier.judges, -1)
+        said = Said(earlier.sources, earlier.labels, earlier.values, known)
+        if model is None and (dataset.sources.root / _MODEL_FOLDER).is_dir():
+            model = dataset.sources.root / _MODEL_FOLDER
+        notes.append(
+            "this is a result of auto labeling: its probabilities are used" + (", its model too" if model else "")
+        )
+    folder = key_folder(key_sample_output) if collect_key_sample else None
+    scope = confidence_scope or DEFAULT_SCOPE
+    loaded = load_model(model, device=device_of(options.device)) if model is not None else None
+    encoder_of(options)  # so that wrong weights are said before anything is read
+    asked = _Asked(train, loaded, said, labeled, scope, folder)
+    config = {
+        "labeled": labeled,
+        "train": None if train is None else train.name,
+        "model": None if model is None else model.name,
+        "confidence_scope": f"{scope[0]:.2f}-{scope[1]:.2f}",
+        "collect_key_sample": collect_key_sample,
+        "parameters": options.model_dump(exclude_defaults=True),
+    }
+    return Task(
+        job=lambda this: _find(this, dataset, options, asked),
+        kind=KIND,
+        config=config,
+        dataset=dataset.name,
+        stages=_TRAINING if labeled else _STAGES,
+        files=lambda: (*dataset.files(), *(train.files() if train is not None else ())),
+        notices=tuple(notes),
+    )
+
+
+def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Outcome:
+    done = search(
+        dataset,
+        train=asked.train,
+        model=asked.model,
+        said=asked.said,
+        labeled=asked.labeled,
+        config=hard_config(options),
+        encoder=encoder_of(options),
+        minutes=options.minutes,
+        steps=options.steps or (),
+        min_per_class=options.min_per_class,
+        seed=options.seed,
+        threads=options.threads,
+        device=device_of(options.device),
+        max_pixels=options.max_pixels,
+        folder=this.cache,
+        stage=this.stage,
+        note=this.note,
+        stopped=this.stopped,
+    )
+    for line in (*done.notes, *(f"{count:,} images: {what}" for what, count in done.survey.notes.items())):
+        this.note(line)
+    found = done.found
+    rows = done.rows
+    if done.of_boxes:
+        samples = marked_boxes(dataset.samples, found)
+    else:
+        samples = marked(dataset.samples, found, rows.tolist(), found.names, of_people=asked.labeled)
+    failures = [*dataset.failures, *done.failures]
+    order = rows[np.argsort(-found.coefficients[rows], kind="stable")]
+    written = _write_result(this, dataset.with_samples(samples), found, order, failures)
+    key = order[found.hard[order] & within(_confidences(samples)[order], asked.scope)]
+    if asked.copies is not None:
+        failures += copy_key_samples(this, dataset.with_samples(samples), key, asked.copies)
+    page = hard_page(
+        dataset.with_samples(samples),
+        done,
+        order,
+        labeled=asked.labeled,
+        written=written,
+        notes=this.notices,
+        threads=options.threads or os.cpu_count() or 1,
+        begin=partial(this.stage, "drawing the page"),
+    )
+    write_text(this.out.target(REPORT_NAME), render(page))
+    return Outcome(_result(dataset, found, rows, None if asked.copies is None else len(key)), tuple(failures))
+
+
+def _confidences(samples: tuple[Sample, ...]) -> npt.NDArray[np.float32]:
+    """(n,) of the least certain automatic label or box; NaN where none has one."""
+    told = [
+        [label.confidence for label in sample.labels if label.confidence is not None and not label.by_human]
+        + [shape.confidence for shape in sample.boxes if shape.confidence is not None]
+        for sample in samples
+    ]
+    return np.array([min(each, default=np.nan) for each in told], np.float32)
+
+
+def _write_result(
+    this: Run, dataset: Dataset, found: HardExamples, order: npt.NDArray[np.int64], failures: list[Failure]
+) -> tuple[Sample, ...]:
+    """The manifest, the table, the scores; gives the samples as the manifest has them."""
+    advance = this.stage("writing the result", len(dataset))
+    tally = Tally()
+    written = tuple(settled(dataset, this.out, tally))
+    write_manifest(this.out.target(RESULT_NAME), written)
+    write_bytes(this.out.target(TABLE_NAME), _table(written, found, order))
+    write_bytes(this.out.target(SCORES_NAME), _scores(written, found))
+    for line in tally.notes:
+        this.note(line)
+    failures += tally.failures
+    advance(len(dataset))
+    return written
+
+
+def _table(samples: tuple[Sample, ...], found: HardExamples, order: npt.NDArray[np.int64]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # a lone \r is not quoted otherwise
+    writer.writerow(_COLUMNS)
+    for rank, row in enumerate(order.tolist(), start=1):
+        reasons = found.reasons[row]
+        writer.writerow(
+            (
+                rank,
+                samples[row].source,
+                "; ".join(_names(samples[row])),
+                round(float(found.coefficients[row]), 6),
+                int(found.hard[row]),
+                "-".join(map(str, reasons)),
+                "; ".join(REASONS[number].words for number in reasons),
+            )
+        )
+    return text.getvalue().encode("utf-8", "surrogatepass")
+
+
+def _names(sample: Sample) -> list[str]:
+    def of(label: Label) -> list[str]:
+        return [label.name] if label.name else [shape.name for shape in label.drawing.shapes] if label.drawing else []
+
+    return list(dict.fromkeys(name for label in sample.labels for name in of(label)))
+
+
+def _scores(samples: tuple[Sample, ...], found: HardExamples) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        sources=np.array([sample.source for sample in samples], dtype=np.str_),
+        coefficients=found.coefficients,
+        reasons=np.array(list(found.scores), np.int64),
+        scores=np.stack(list(found.scores.values()), axis=1)
+        if found.scores
+        else np.zeros((len(samples), 0), np.float32),
+    )
+    return content.getvalue()
+
+
+def _result(dataset: Dataset, found: HardExamples, rows: npt.NDArray[np.int64], key: int | None) -> dict[str, Any]:
+    reasons = Counter(number for row in rows.tolist() for number in found.reasons[row])
+    return {
+        "total_sample_count": len(dataset),
+        "judged_sample_count": len(rows),
+        "hard_sample_count": int(found.hard[rows].sum()),
+        "key_sample_count": key,
+        "dataset_name": dataset.name,
+        "manifest_path": RESULT_NAME,
+        "table_path": TABLE_NAME,
+        "reasons": [
+            {"reason": number, "words": REASONS[number].words, "sample_count": count}
+            for number, count in reasons.most_common()
+        ],
+        "hard_examples": dict(found.choices),
+    }

@@ -1,0 +1,442 @@
+"""Hard examples of samples: predictions made elsewhere, boxes, people's labels; marks, files, the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import SHAPES, paint
+
+import engine
+from engine.cli import main
+from engine.dataset import Dataset, read_samples
+from engine.errors import InputError, UsageError
+from engine.hard.boxes import boxes_of
+from engine.hard.config import HardConfig
+from engine.hard.marks import marked, marked_boxes
+from engine.hard.mining import Evidence
+from engine.hard.planted import label_errors, planted, share_wrong
+from engine.hard.questions import has_automatic_boxes, questions_of
+from engine.hard.search import Said, find_hard_examples, search
+from engine.label.training import generator_of
+from engine.manifest import write_manifest
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.sources import Sources
+from engine.voc import read_voc
+
+MACHINE = "modelarts/auto"
+
+
+def automatic(name: str, confidence: float | None = 0.9) -> Label:
+    return Label(type=IMAGE_CLASSIFICATION, name=name, annotated_by=MACHINE, confidence=confidence)
+
+
+@pytest.fixture
+def predicted(tmp_path: Path) -> Dataset:
+    """60 images of three shapes: 30 that people labeled, 30 with automatic labels, of which those of 30..32 are wrong
+    and not sure, and that of 33 is wrong and sure."""
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    samples = []
+    for number in range(60):
+        name, shape = f"{number:02}.png", SHAPES[number % 3]
+        paint(folder / name, shape, number)
+        wrong = SHAPES[(number + 1) % 3]
+        if number < 30:
+            labels = (Label(type=IMAGE_CLASSIFICATION, name=shape),)
+        elif number < 33:
+            labels = (automatic(wrong, 0.4),)
+        else:
+            labels = (automatic(wrong if number == 33 else shape, 0.9),)
+        samples.append(Sample(source=name, labels=labels))
+    return Dataset(tuple(samples), Sources(folder), name="shapes")
+
+
+# ---- Which labels are in question.
+
+
+def test_questions_are_automatic_labels_where_nobody_labeled() -> None:
+    human, machine = Label(type=IMAGE_CLASSIFICATION, name="cat"), automatic("dog", 0.7)
+    samples = [
+        Sample("a", (human, machine)),
+        Sample("b", (machine,)),
+        Sample("c"),
+        Sample("d", (automatic("eel", None),)),
+    ]
+    asked = questions_of(samples, further_names=["owl"])
+    assert asked.names == ("cat", "dog", "eel", "owl") and not asked.multi_label
+    assert asked.told.nonzero().tolist() == [[0, 0]]
+    assert asked.given.nonzero().tolist() == [[1, 1], [3, 2]]
+    assert asked.probabilities[1].tolist() == pytest.approx([0.1, 0.7, 0.1, 0.1])
+    assert asked.probabilities[[0, 2, 3]].isnan().all()
+
+
+def test_several_automatic_labels() -> None:
+    asked = questions_of(
+        [Sample("a", (automatic("cat", 0.9), automatic("dog", 0.6))), Sample("b", (automatic("cat"),))]
+    )
+    assert asked.multi_label
+    np.testing.assert_allclose(asked.probabilities, [[0.9, 0.6], [0.9, 0.0]])
+
+
+# ---- Predictions made elsewhere.
+
+
+def test_wrong_predictions_are_found(predicted: Dataset) -> None:
+    found = find_hard_examples(predicted)
+    assert found.names == tuple(sorted(SHAPES)) and found.combiner == "weights"
+    asked = np.arange(30, 60)
+    assert set(asked[np.argsort(-found.coefficients[asked])[:4]].tolist()) >= {30, 31, 32}
+    assert 1 in found.reasons[31] and 3 in found.reasons[33]  # the sure one is unlike its label
+    assert not found.coefficients[:30].any() and set(found.labels.rows.tolist()) == set(range(30, 60))
+
+
+def test_a_training_set_from_elsewhere(predicted: Dataset, tmp_path: Path) -> None:
+    train, rest = predicted.with_samples(predicted[:30]), predicted.with_samples(predicted[30:])
+    elsewhere, together = search(rest, train=train), search(predicted)
+    np.testing.assert_allclose(elsewhere.found.coefficients, together.found.coefficients[30:], atol=1e-5)
+    assert len(elsewhere.told) == 60 and len(elsewhere.train) == 30
+    # Images that are in question do not train, whatever a training set says of them.
+    again = search(rest, train=predicted.with_samples([*train, replace(train[0], source="45.png")]))
+    assert len(again.train) == 30
+
+
+def test_no_training_set(predicted: Dataset) -> None:
+    done = search(predicted.with_samples(predicted[30:]))
+    assert any("no training set" in note for note in done.notes)
+    assert np.isfinite(done.found.coefficients).all() and 3 in done.found.scores
+    assert done.found.order[:3].tolist() == [0, 1, 2]  # the least certain ones
+
+
+def test_labels_without_confidences_are_judged_by_the_rest(predicted: Dataset) -> None:
+    bare = [replace(each, labels=tuple(replace(label, confidence=None) for label in each.labels)) for each in predicted]
+    done = search(predicted.with_samples(bare))
+    found = done.found
+    assert any("without a confidence" in note for note in done.notes)
+    assert np.isnan(found.scores[1][30:]).all() and found.coefficients[33] > np.median(found.coefficients[34:])
+
+
+def test_an_image_that_is_gone_keeps_its_prediction(predicted: Dataset) -> None:
+    (predicted.sources.root / "31.png").unlink()
+    (predicted.sources.root / "40.png").write_bytes(b"no image")
+    done = search(predicted)
+    assert len(done.found) == 60 and len(done.failures) == 2
+    assert np.isfinite(done.found.coefficients).all()
+    assert done.found.coefficients[31] > done.found.coefficients[40] and 31 in done.found.labels.rows
+    assert np.isnan(done.found.scores[3][31]) and not np.isnan(done.found.scores[1][31])
+
+
+def test_a_label_that_training_has_never_seen(predicted: Dataset) -> None:
+    samples = list(predicted)
+    samples[50] = replace(samples[50], labels=(automatic("star", 0.9),))
+    found = find_hard_examples(predicted.with_samples(samples))
+    assert found.scores[3][50] == 1 and found.coefficients[50] > 0.1
+
+
+def test_one_class_only(predicted: Dataset) -> None:
+    same = [replace(each, labels=tuple(replace(label, name="thing") for label in each.labels)) for each in predicted]
+    found = find_hard_examples(predicted.with_samples(same))
+    assert np.isfinite(found.coefficients).all() and found.scores[3][33] == 0
+
+
+def test_two_labeled_samples_a_class(predicted: Dataset) -> None:
+    few = predicted.with_samples([*predicted[:6], *predicted[30:]])
+    assert np.isfinite(find_hard_examples(few).coefficients).all()
+
+
+def test_what_a_model_said(predicted: Dataset) -> None:
+    """Its probabilities count instead of the confidences; rows out of fold are learned from."""
+    classes = sorted(SHAPES)
+    values = np.full((60, 3), 0.05, np.float32)
+    for row in range(60):
+        values[row, classes.index(SHAPES[(row + (row in (5, 40))) % 3])] = 0.9
+    sources = [sample.source for sample in predicted]
+    judges = np.where(np.arange(60) < 30, 0, -1)
+    found = find_hard_examples(predicted, said=Said(sources, classes, values, judges))
+    assert found.combiner == "calibrated" and found.choices["judged_out_of_fold"] == 30
+    assert found.choices["errors_out_of_fold"] == 1
+    assert {30, 31, 32, 33, 40} >= set(found.order[:4].tolist())
+    unknown = find_hard_examples(predicted, said=Said(sources, classes, values))
+    assert unknown.combiner == "weights"
+
+
+def test_nothing_in_question(predicted: Dataset) -> None:
+    with pytest.raises(InputError, match="got none among 30 samples"):
+        find_hard_examples(predicted.with_samples(predicted[:30]))
+    with pytest.raises(InputError, match="train: must have labels that people gave on other images, got none in 30"):
+        find_hard_examples(predicted, train=predicted.with_samples(predicted[30:]))
+    with pytest.raises(UsageError, match="labeled: models are trained out of fold"):
+        find_hard_examples(predicted, train=predicted, labeled=True)
+
+
+def test_the_same_twice(predicted: Dataset) -> None:
+    first, second = (find_hard_examples(predicted, seed=3) for _ in range(2))
+    assert np.array_equal(first.coefficients, second.coefficients) and first.reasons == second.reasons
+
+
+# ---- Marks.
+
+
+def test_marks_on_samples_and_labels(predicted: Dataset) -> None:
+    found = find_hard_examples(predicted)
+    samples = marked(predicted.samples, found, range(30, 60), found.names)
+    assert samples[:30] == predicted.samples[:30]
+    hard, label = samples[33], samples[33].labels[0]
+    assert hard.hard and hard.hard_coefficient == pytest.approx(found.coefficients[33], abs=1e-6)
+    assert hard.property["@modelarts:hard_reasons"] == list(found.reasons[33])
+    assert label.property["@modelarts:hard_reasons"] == "-".join(map(str, found.reasons[33]))
+    assert (label.confidence, label.annotated_by) == (0.9, MACHINE)
+    again = marked(samples, replace(found, hard=np.zeros(60, bool), reasons=((),) * 60), range(30, 60), found.names)
+    assert "@modelarts:hard_reasons" not in again[33].property  # marks of an earlier run are replaced
+
+
+# ---- Labels that people gave.
+
+
+def blobs(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Points of four classes, what people say, which of it is wrong, and out-of-fold probabilities (nearest means)."""
+    rng = np.random.default_rng(seed)
+    centres = 3.0 * np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
+    truth = rng.integers(0, 4, n)
+    points = centres[truth] + rng.normal(size=(n, 2)) * 0.7
+    wrong = rng.random(n) < share
+    given = np.where(wrong, (truth + rng.integers(1, 4, n)) % 4, truth)
+    p = np.zeros((n, 4))
+    for fold in range(5):
+        held = np.arange(n) % 5 == fold
+        means = np.stack([points[~held & (given == k)].mean(axis=0) for k in range(4)])
+        distances = ((points[held][:, None] - means) ** 2).sum(axis=2)
+        p[held] = np.exp(-distances)
+    return points, given, wrong, p / p.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_wrong_human_labels_are_found(share: float) -> None:
+    points, given, wrong, p = blobs(600, share, 0)
+    found = label_errors(Evidence.of_arrays(p, given, given=given, embeddings=points))
+    assert found.combiner == "calibrated" and found.threshold == 0.5
+    assert (found.hard & wrong).sum() / wrong.sum() > 0.85  # recall
+    assert (found.hard & wrong).sum() / found.hard.sum() > 0.85  # precision
+    assert found.coefficients.mean() == pytest.approx(wrong.mean(), abs=0.04)
+    assert found.choices["estimated_share_wrong"] == pytest.approx(wrong.mean(), abs=0.04)
+
+
+def test_right_human_labels_are_left_alone() -> None:
+    points, given, _, p = blobs(400, 0.0, 1)
+    found = label_errors(Evidence.of_arrays(p, given, given=given, embeddings=points))
+    assert found.hard.mean() < 0.02
+
+
+def test_planted_labels_are_other_ones() -> None:
+    points, given, _, p = blobs(100, 0.1, 2)
+    evidence = Evidence.of_arrays(p, given, given=given, embeddings=points)
+    other = planted(evidence, generator=generator_of("planted"))
+    assert (other.sum(dim=1) == 1).all() and not bool((other & evidence.given).any())
+
+
+def test_the_share_of_wrong_labels_by_hand() -> None:
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.1, 0.9], [0.1, 0.9]])
+    evidence = Evidence.of_arrays(p, given=[0, 0, 0, 1, 1])
+    # Usual: (0.9 + 0.8 + 0.1) / 3 = 0.6 of the first, 0.9 of the second: one in three of the first is wrong.
+    assert share_wrong(evidence.probabilities, evidence.given) == pytest.approx((3 * 1 / 3 + 0) / 5)
+
+
+def test_few_labels_and_weights_of_a_person() -> None:
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    few = Evidence.of_arrays(p, [0, 0, 1], given=[0, 0, 1])
+    for config in (HardConfig(), HardConfig(algo_config={"predict_score_mining": 1.0})):
+        found = label_errors(few, config)
+        assert np.isfinite(found.coefficients).all() and found.coefficients.argmax() == 1
+    assert label_errors(few, HardConfig(algo_config={"predict_score_mining": 1.0})).combiner == "weights"
+    nothing = Evidence.of_arrays(np.full((3, 2), np.nan), [0, 0, 1], given=[0, 0, 1])
+    assert not label_errors(nothing).hard.any()
+
+
+# ---- Boxes.
+
+
+def cells(path: Path, seed: int, *, dark: bool = False) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Three round and two square cells on a 120x90 image; gives their names and boxes."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((90, 120, 3), 200, np.uint8) + rng.integers(0, 20, (90, 120, 3), np.uint8)
+    found = []
+    places = [(20, 20), (60, 22), (100, 20), (35, 65), (85, 65)]
+    for at, (x, y) in enumerate(places):
+        x, y = x + int(rng.integers(-4, 5)), y + int(rng.integers(-4, 5))
+        half = int(rng.integers(10, 13))
+        if at < 3:
+            cv2.circle(picture, (x, y), half, (60, 60, 190), -1)
+        else:
+            cv2.rectangle(picture, (x - half, y - half), (x + half, y + half), (180, 90, 40), -1)
+        found.append(("round" if at < 3 else "square", (x - half, y - half, x + half, y + half)))
+    if dark:
+        picture = (picture * 0.25).astype(np.uint8)
+    cv2.imwrite(str(path), picture)
+    return [(name, tuple(map(float, box))) for name, box in found]
+
+
+def drawn(boxes, *, machine: bool, confidence: float | None = 0.95) -> Label:
+    shapes = tuple(
+        Shape(name, "bndbox", ((x1, y1), (x2, y2)), confidence=confidence if machine else None)
+        for name, (x1, y1, x2, y2) in boxes
+    )
+    by = MACHINE if machine else None
+    return Label(type=OBJECT_DETECTION, annotated_by=by, drawing=Drawing(shapes, (120, 90, 3)))
+
+
+DEFECTS = ("nothing", "swapped", "flat", "at the edge", "dark", "many", "fine")
+
+
+@pytest.fixture
+def plate(tmp_path: Path) -> Dataset:
+    """30 images that a person drew boxes on, then 7 by a machine, of which six have the DEFECTS."""
+    folder = tmp_path / "plate"
+    folder.mkdir()
+    samples = []
+    for number in range(37):
+        name = f"cell-{number}-x.png"
+        defect = DEFECTS[number - 30] if number >= 30 else ""
+        boxes = cells(folder / name, number, dark=defect == "dark")
+        if defect == "nothing":
+            boxes = []
+        if defect == "swapped":
+            boxes[0] = ("square", boxes[0][1])
+        if defect == "flat":
+            boxes[0] = ("round", (5.0, 5.0, 115.0, 9.0))
+        if defect == "at the edge":
+            boxes[0] = ("round", (-10.0, 70.0, 8.0, 99.0))
+        if defect == "many":
+            boxes += [boxes[0]] * 12
+        samples.append(Sample(source=name, labels=(drawn(boxes, machine=number >= 30),)))
+    return Dataset(tuple(samples), Sources(folder), name="plate")
+
+
+def test_boxes_in_order(plate: Dataset) -> None:
+    found = boxes_of(plate)
+    assert found.names == ("round", "square") and len(found) == 30 * 5 + 0 + 4 * 5 + 17 + 5
+    assert int(found.asked.sum()) == 42 and int(found.told.sum()) == 150
+    assert not has_automatic_boxes(plate[0]) and has_automatic_boxes(plate[30])
+
+
+def test_each_defect_of_boxes_has_its_reason(plate: Dataset) -> None:
+    done = search(plate, config=HardConfig(threshold=0.0))
+    assert done.of_boxes and done.rows.tolist() == list(range(30, 37))
+    expected = {"nothing": 0, "swapped": 3, "flat": 13, "dark": 7, "many": 11}
+    reasons = dict(zip(DEFECTS, done.found.reasons[30:], strict=True))
+    for defect, reason in expected.items():
+        assert reason in reasons[defect][:3], (defect, reasons[defect])
+    assert 15 in reasons["at the edge"] and 18 in reasons["many"]
+    coefficients = done.found.coefficients[30:]
+    assert coefficients.argmin() in (DEFECTS.index("fine"), DEFECTS.index("many"))  # offsets weigh little
+    assert np.isfinite(done.found.coefficients).all()
+
+
+def test_marks_on_boxes(plate: Dataset) -> None:
+    done = search(plate)
+    samples = marked_boxes(plate.samples, done.found)
+    assert samples[:30] == plate.samples[:30]
+    swapped = samples[31].labels[0]
+    worst = max(swapped.drawing.shapes, key=lambda shape: shape.hard_coefficient)
+    assert 3 in swapped.drawing.shapes[0].hard_reasons and worst.hard_coefficient > 0.3
+    assert swapped.hard_coefficient == worst.hard_coefficient and swapped.annotation_loc is None
+    assert samples[30].hard and 0 in samples[30].property["@modelarts:hard_reasons"] and not samples[30].boxes
+
+
+def test_boxes_without_area_or_training(plate: Dataset) -> None:
+    flat = drawn([("round", (30.0, 30.0, 30.0, 50.0)), ("square", (500.0, 500.0, 600.0, 700.0))], machine=True)
+    alone = plate.with_samples([replace(plate[36], labels=(flat,))])
+    done = search(alone)
+    assert np.isfinite(done.found.coefficients).all() and len(done.found.labels) == 2
+    assert any("no training set" in note for note in done.notes)
+    (plate.sources.root / plate[36].source).unlink()
+    gone = search(alone)
+    assert np.isfinite(gone.found.coefficients).all() and len(gone.found.labels) == 2 and len(gone.failures) == 1
+
+
+# ---- The task and the command.
+
+
+def test_the_command(predicted: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = predicted.sources.root / "predicted.manifest"
+    write_manifest(data, predicted.samples)
+    out = tmp_path / "out"
+    arguments = ["hard", str(data), "--out", str(out), "--collect-key-sample", "--confidence-scope", "0.3-0.5"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert "of 30 samples in question are hard examples" in said.out and "3 key samples copied" in said.out
+    assert "aug_consistent_mining did not run" in said.err
+    result = read_samples(out / "result.manifest")
+    assert [sample.hard for sample in result[:30]] == [None] * 30 and result[33].hard
+    rows = list(csv.DictReader((out / "hard.csv").open()))
+    assert len(rows) == 30 and rows[0]["rank"] == "1" and "unlike the training images" in (out / "hard.csv").read_text()
+    scores = np.load(out / "hard_scores.npz")
+    assert scores["scores"].shape == (60, len(scores["reasons"])) and scores["reasons"].tolist()[0] == 1
+    task = json.loads((out / "task.json").read_text())
+    assert task["result"]["judged_sample_count"] == 30 and task["result"]["key_sample_count"] == 3
+    assert task["result"]["hard_examples"]["combiner"] == "weights"
+    key = read_samples(out / "key_samples" / "key_samples.manifest")
+    assert len(key) == 3 and all(sample.hard for sample in key)
+    page = (out / "report.html").read_text()
+    assert "data-why=" in page and "data-line=" in page and "nearer" not in page
+
+
+def test_the_command_on_boxes(plate: Dataset, tmp_path: Path) -> None:
+    engine.write_dataset(plate, tmp_path / "data", to="manifest")
+    out = tmp_path / "out"
+    assert main(["hard", str(tmp_path / "data" / "plate.manifest"), "--out", str(out)]) == 0
+    result = read_samples(out / "result.manifest")
+    assert result[31].labels[0].annotation_loc.startswith("annotations/")
+    drawing, failures = read_voc(out / result[31].labels[0].annotation_loc)
+    assert not failures and 3 in drawing.shapes[0].hard_reasons and drawing.shapes[0].hard_coefficient > 0.1
+    assert result[0].labels[0].annotation_loc.startswith("../data/")  # what people drew stays where it is
+    assert "data-why=" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--comprehensive-algo-config", "magic:1"], "--comprehensive-algo-config: must be of clustering_mining"),
+        (["--comprehensive-algo-config", "clustering_mining:-1"], "must be a number from 0 on, got -1"),
+        (["--comprehensive-algo-config", "clustering_mining:0"], "one weight must be above 0, got none"),
+        (["--algo-hard-threshold", "2"], "--algo-hard-threshold: must be"),
+        (["--labeled", "--model", "m"], "--labeled trains models of its own"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--key-sample-output", "../up", "--collect-key-sample"], "must be a folder below OUT"),
+    ],
+)
+def test_wrong_usage(
+    predicted: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    data = predicted.sources.root / "predicted.manifest"
+    write_manifest(data, predicted.samples)
+    assert main(["hard", str(data), "--out", str(tmp_path / "out"), *more]) in (1, 2)
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out" / "result.manifest").exists()
+
+
+def test_wrong_labels_of_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "people"
+    folder.mkdir()
+    samples = []
+    for number in range(90):
+        name = f"{number:02}.png"
+        paint(folder / name, SHAPES[number % 3], number)
+        given = SHAPES[(number + (number in (4, 50))) % 3]
+        samples.append(Sample(source=name, labels=(Label(type=IMAGE_CLASSIFICATION, name=given),)))
+    write_manifest(folder / "people.manifest", samples)
+    out = tmp_path / "out"
+    arguments = ["hard", str(folder / "people.manifest"), "--labeled", "--out", str(out), "--steps", "60"]
+    assert main(arguments) == 0
+    result = read_samples(out / "result.manifest")
+    coefficients = np.array([sample.hard_coefficient for sample in result])
+    assert set(np.argsort(-coefficients)[:4].tolist()) >= {4, 50}
+    assert result[4].labels[0].hard_coefficient == pytest.approx(coefficients[4])
+    assert result[4].labels[0].by_human
+    task = json.loads((out / "task.json").read_text())
+    assert task["result"]["hard_examples"]["learned_from"] == "90 planted labels"
+    assert "people" in (out / "report.html").read_text()
