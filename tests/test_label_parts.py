@@ -353,11 +353,30 @@ def test_log_loss_by_hand() -> None:
 
 
 def test_the_better_opinion_counts_for_all() -> None:
-    truth = F.one_hot(torch.arange(30) % 3, 3) > 0
-    right, even = (truth * 0.94 + 0.02).log(), torch.full((30, 3), 1 / 3).log()
-    assert mix(right, even, truth, multi_label=False).share == 1.0
-    assert mix(even, right, truth, multi_label=False).share == 0.0
-    assert mix(right, right, truth, multi_label=False).share == 1.0  # of equals the networks
+    generator = torch.Generator().manual_seed(0)
+    truth = F.one_hot(torch.arange(600) % 3, 3) > 0
+    good, noise = 3 * truth + torch.randn(600, 3, generator=generator), 3 * torch.randn(600, 3, generator=generator)
+    assert mix(good, noise, truth, multi_label=False).share == 1.0
+    assert mix(noise, good, truth, multi_label=False).share == 0.0
+    assert mix(good, good, truth, multi_label=False).share == 0.6  # of equals both count
+
+
+def test_both_opinions_count_where_few_samples_tell() -> None:
+    truth = F.one_hot(torch.arange(12) % 3, 3) > 0
+    sure, hardly = 8.0 * truth, 2.0 * truth  # both are right about everything
+    mixture = mix(sure, hardly, truth, multi_label=False)
+    assert 0.5 <= mixture.share <= 0.8
+    said = ((mixture.share * sure + (1 - mixture.share) * hardly) / mixture.temperature).softmax(dim=1)
+    assert 0.9 < float(said.amax(dim=1).mean()) < 0.995  # a quarter of an error beside 12 right ones: 0.98
+
+
+def test_unseen_errors_keep_confidences_below_one() -> None:
+    many = 5.0 * F.one_hot(torch.arange(400) % 4, 4)
+    few = many[:20]
+    for logits in (few, many):
+        temperature = temperature_of(logits, logits > 0, multi_label=False)
+        confidence = (logits / temperature).softmax(dim=1).amax(dim=1).mean()
+        assert 1 - float(confidence) == pytest.approx(0.25 / (len(logits) + 1), rel=0.35)
 
 
 def test_two_witnesses_are_surer_than_one() -> None:
