@@ -95,7 +95,8 @@ def hard_boxes(
     scores = _together(image_scores, box_scores, boxes, len(samples))
     if "predict_score_mining" in miners:
         scores[0] = _nothing_found(boxes, of_images.given[:, 0])
-    together = Mined(dict(sorted(scores.items())), {})
+    nobody_around = torch.full((len(samples), 1), torch.nan)
+    together = Mined(dict(sorted(scores.items())), {}, nobody_around)
     answer = judged(of_images, together, judge_of(of_images, together, config), seed=seed)
     asked = by_box.labels.rows  # positions among the boxes
     labels = HardLabels(

@@ -1,4 +1,4 @@
-"""clustering_mining: clusters of the training set vote against the label (reason 2).
+"""clustering_mining: clusters of the training set, and the samples around, vote against the label (reason 2).
 
 Vectors and labels in, one number in [0, 1] a label in question out.
 """
@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from engine.embeddings import nearest
 from engine.kmeans import kmeans
 
 #: Clusters for each label, if each keeps so many training images on the mean.
@@ -18,6 +19,9 @@ _PER_LABEL: Final = 3
 _LEAST_EACH: Final = 4
 #: A cluster that lies so many times further away than the nearest one has e times less to say.
 _SHARPNESS: Final = 8.0
+#: Samples around one that are asked, among at most so many.
+NEIGHBOURS: Final = 10
+_AMONG: Final = 20_000
 
 
 def disagreement(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -41,3 +45,38 @@ def disagreement(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, 
     prior = told.float().mean(dim=0).clamp(min=1e-6)
     shares = (counts + prior) / (counts.sum(dim=1, keepdim=True) + prior.sum())
     return torch.where(given, (1 - shares).clamp(0, 1), math.nan).float()
+
+
+def around(
+    vectors: Tensor, beliefs: Tensor, given: Tensor, *, generator: torch.Generator, among: int = _AMONG
+) -> Tensor:
+    """vectors: (n, d), rows of NaN for none. beliefs: (n, k) in [0, 1], what people said of each sample, else what is
+    believed. given: (n, k) bool, the labels in question. -> (n, k) float32 in [0, 1], NaN where no label is in
+    question.
+
+    1 - what is believed of the label on the mean among the NEIGHBOURS nearest samples, of all there are, or of `among`
+    drawn ones; never of the sample itself (the nearest-neighbour rule of Wilson 1972, with the unlabeled samples too).
+    """
+    there = (~vectors.isnan().any(dim=1)).nonzero()[:, 0]
+    result = torch.full(given.shape, math.nan)
+    if len(there) < 2:
+        return result
+    x = vectors[there].float()
+    if len(there) <= among:
+        asked, base = nearest(x, None, min(NEIGHBOURS, len(there) - 1)), there
+    else:
+        drawn = torch.randperm(len(there), generator=generator)[:among]
+        base = there[drawn]
+        asked = nearest(x, x[drawn], NEIGHBOURS + 1)
+        asked = _without(asked, there, base)
+    for column in range(given.shape[1]):
+        share = beliefs[base, column].float()[asked].mean(dim=1)
+        result[there, column] = torch.where(given[there, column], (1 - share).clamp(0, 1), math.nan)
+    return result
+
+
+def _without(asked: Tensor, rows: Tensor, base: Tensor) -> Tensor:
+    """(r, c + 1) positions in base, nearest first -> (r, c): without the row itself, or else without the farthest."""
+    own = base[asked] == rows[:, None]
+    own[:, -1] |= ~own.any(dim=1)
+    return asked[~own].reshape(len(asked), -1)

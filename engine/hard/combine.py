@@ -5,16 +5,18 @@ Out: coefficients in [0, 1], 1 = hardest, and what each reason has contributed.
 
 Scores are first held against those of the labeled samples: 0 is typical, 1 is what one in a hundred of them reaches
 (`Scale`). Then `weights`, the documented weights, a weighted mean over the miners that could run; or `calibrated`, a
-logistic regression whose coefficient is the probability that the label is wrong. It begins at the confidence, which is
-calibrated itself, rises with every miner and falls with none, and is drawn towards the documented weights, so that with
-few errors to learn from it trusts them, and with many the errors.
+logistic regression whose coefficient is the probability that the label is wrong. It begins at two doubts: that of the
+confidence, which is calibrated itself, and that of the samples around. It rises with every miner and falls with none,
+and is drawn towards the documented weights, so that with few errors to learn from it trusts them, and with many the
+errors. How many are wrong is said by the errors out of fold, and where they are few by the confidences too: miners say
+which ones.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from engine.hard.mining import Scores
 from engine.hard.reasons import OPERATOR_WEIGHTS, OPERATORS, REASONS, WEIGHTS
+from engine.label.heads import unseen_share
 
 _Floats = npt.NDArray[np.float64]
 
@@ -49,16 +52,19 @@ _FAR_BY_MEANING: Final = {
 _MOST: Final = 3.0
 #: Beyond that no reason is stronger than another.
 _FARTHEST: Final = 100.0
-#: Standard deviations of the prior of `calibrated`: of the intercept around 0, of the weight of the confidence around
-#: 1, and of a miner's weight around its documented one; which of these, the log loss of parts left out decides.
+#: Standard deviations of the prior of `calibrated`: of the intercept around the mean doubt, of the weights of doubts
+#: around 1, and of a miner's weight around its documented one; which of these, the log loss of parts left out decides.
+#: Two doubts of equal weight put wrong labels first: in 19 runs of digits, signs and cifar10 the area under the ROC
+#: curve was, on the mean, 0.020 above that of the confidence or its entropy, whichever was better, and never below.
 _INTERCEPT: Final = 1.0
-_CONFIDENCE: Final = 0.3
+_DOUBT: Final = 0.3
 _WIDTHS: Final = (0.3, 1.0, 3.0)
 _PARTS: Final = 5
 #: Errors that are needed to try each wider one: from none at all one would learn that no miner is worth anything.
 _ERRORS_A_WIDTH: Final = 5
-#: Probabilities keep so far from 0 and 1.
-_LEAST: Final = 1e-4
+#: Probabilities keep so far from 0 and 1: the sample's own doubt, and that of those around, ten of them. An own doubt
+#: below 1 in 200 says no more than that: a hundred labels cannot tell (with 1e-6 the gain above is 0.015).
+_LEAST: Final = (5e-3, 1e-4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +145,17 @@ def weighted(miners: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tens
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """logit P(wrong) = intercept + confidence logit(doubt) + sum of weights of miners times their scaled scores.
+    """logit P(wrong) = intercept + confidence logit(doubt) + around logit(doubt of those around) + sum of weights of
+    miners times their scaled scores, all of these counted from their means.
 
-    means: of the scaled scores of each miner among the samples that it was learned from; they stand for a miner that
-    has nothing to say. width: of the prior that was chosen. covariance: of all numbers together, in the order
-    intercept, confidence, miners (Laplace). errors: of how many samples that it was learned from.
+    means: of the logits of both doubts, and of the scaled scores of each miner, among the samples that it was learned
+    from; they stand for what is not known. width: of the prior that was chosen. covariance: of all numbers together, in
+    the order intercept, confidence, around, miners (Laplace). errors: of how many samples that it was learned from.
     """
 
     intercept: float
     confidence: float
+    around: float
     weights: Mapping[str, float]
     means: Mapping[str, float]
     width: float
@@ -160,35 +168,63 @@ class Calibrated:
         """Of every miner, predict_score_mining too."""
         return {"predict_score_mining": self.confidence, **self.weights}
 
-    def probabilities(self, doubt: Tensor, miners: Mapping[str, Tensor]) -> Tensor:
-        """doubt: (n,), 1 - confidence. -> (n,) float32 in (0, 1)."""
-        parameters = np.array([self.intercept, self.confidence, *self.weights.values()])
-        return torch.from_numpy(_expit(self.design(doubt, miners) @ parameters)).float()
+    @property
+    def parameters(self) -> _Floats:
+        return np.array([self.intercept, self.confidence, self.around, *self.weights.values()])
 
-    def design(self, doubt: Tensor, miners: Mapping[str, Tensor]) -> _Floats:
-        """(n, 2 + m): what the numbers are multiplied with."""
-        return _design(doubt, miners, list(self.weights), self.means)
+    def probabilities(self, doubts: Tensor, miners: Mapping[str, Tensor]) -> Tensor:
+        """doubts: (n, 2), 1 - confidence, and that of those around; NaN for unknown. -> (n,) float32 in (0, 1)."""
+        return torch.from_numpy(_expit(self.design(doubts, miners) @ self.parameters)).float()
+
+    def design(self, doubts: Tensor, miners: Mapping[str, Tensor]) -> _Floats:
+        """(n, 3 + m): what the numbers are multiplied with."""
+        return _design(doubts, miners, list(self.weights), self.means)
+
+    def at_level(self, doubts: Tensor, miners: Mapping[str, Tensor]) -> Calibrated:
+        """The same, for samples that nobody labeled, whose own doubts say how many are wrong: between the intercept
+        that the judged samples tell and the one with which as many are, each as far as it is sure."""
+        own = doubts[:, 0]
+        known = ~own.isnan()
+        if not bool(known.any()):
+            return self
+        known_miners = {name: score[known] for name, score in miners.items()}
+        expected = self.adding_up(doubts[known], known_miners, float(own[known].double().mean()))
+        mine, theirs = 1 / float(self.covariance[0, 0]), 1 / _level_deviation(self.samples) ** 2
+        intercept = (mine * self.intercept + theirs * expected.intercept) / (mine + theirs)
+        return replace(self, intercept=intercept)
+
+    def adding_up(self, doubts: Tensor, miners: Mapping[str, Tensor], mean: float) -> Calibrated:
+        """The same with the intercept with which its probabilities of these samples have this mean."""
+        x = self.design(doubts, miners)
+        rest = x[:, 1:] @ self.parameters[1:]
+        low, high = -60.0, 60.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if _expit(middle + rest).mean() < mean else (low, middle)
+        return replace(self, intercept=(low + high) / 2)
 
 
 def calibrate(
-    doubt: Tensor, miners: Mapping[str, Tensor], wrong: Tensor, *, weight: Tensor | None = None
+    doubts: Tensor, miners: Mapping[str, Tensor], wrong: Tensor, *, weight: Tensor | None = None
 ) -> Calibrated:
     """Learn from samples whose label is known to be right or wrong.
 
-    doubt: (r,) 1 - calibrated confidence. miners: scaled scores, each (r,). wrong: (r,) bool. weight: (r,), how much
-    each counts. With r = 0 it is the prior: the confidence, corrected by miners in proportion to their documented
-    weights.
+    doubts: (r, 2) of calibrated confidences, and of the samples around; NaN for unknown. miners: scaled scores, each
+    (r,). wrong: (r,) bool. weight: (r,), how much each counts. With r = 0 it is the prior: the confidence, corrected by
+    miners in proportion to their documented weights.
     """
     names = [name for name in miners if name != "predict_score_mining"]
     means = {name: float(miners[name].nanmean().nan_to_num(0.0)) for name in names}
-    x, y = _design(doubt, miners, names, means), wrong.numpy().astype(np.float64)
+    means |= {name: float(_logit(doubts[:, at], at).nanmean().nan_to_num(0.0)) for at, name in enumerate(_DOUBTS)}
+    x, y = _design(doubts, miners, names, means), wrong.numpy().astype(np.float64)
     counts = np.ones(len(y)) if weight is None else weight.numpy().astype(np.float64)
-    prior = np.array([0.0, 1.0, *(WEIGHTS[name] for name in names)])
+    prior = np.array([means[_DOUBTS[0]], 1.0, 1.0, *(WEIGHTS[name] for name in names)])
     widths = _WIDTHS[: 1 + int(y.sum()) // _ERRORS_A_WIDTH]
     width = min(widths, key=lambda each: _left_out_loss(x, y, counts, prior, each))
     best, covariance = _fitted(x, y, counts, prior, width)
-    weights = dict(zip(names, best[2:].tolist(), strict=True))
-    return Calibrated(float(best[0]), float(best[1]), weights, means, width, covariance, int(wrong.sum()), len(wrong))
+    weights = dict(zip(names, best[3:].tolist(), strict=True))
+    intercept, confidence, around = (float(each) for each in best[:3])
+    return Calibrated(intercept, confidence, around, weights, means, width, covariance, int(wrong.sum()), len(wrong))
 
 
 def _left_out_loss(x: _Floats, y: _Floats, counts: _Floats, prior: _Floats, width: float) -> float:
@@ -209,7 +245,7 @@ def _log_loss(logits: _Floats, y: _Floats, counts: _Floats) -> float:
 
 def _fitted(x: _Floats, y: _Floats, counts: _Floats, prior: _Floats, width: float) -> tuple[_Floats, _Floats]:
     """The most probable numbers, those of confidence and miners at 0 or above, and their covariance."""
-    deviation = np.array([_INTERCEPT, _CONFIDENCE, *[width] * (len(prior) - 2)])
+    deviation = np.array([_INTERCEPT, _DOUBT, _DOUBT, *[width] * (len(prior) - 3)])
 
     def loss(parameters: _Floats) -> tuple[float, _Floats]:
         away = (parameters - prior) / deviation
@@ -223,13 +259,21 @@ def _fitted(x: _Floats, y: _Floats, counts: _Floats, prior: _Floats, width: floa
     return best, np.asarray(np.linalg.inv(precision), np.float64)
 
 
-def _design(doubt: Tensor, miners: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float]) -> _Floats:
-    """(n, 2 + m): ones, log odds of the doubt, and what each miner says beyond its mean."""
-    p = doubt.double().clamp(_LEAST, 1 - _LEAST)
-    columns = [torch.ones_like(p), (p / (1 - p)).log()]
+_DOUBTS: Final = ("own doubt", "doubt around")
+
+
+def _design(doubts: Tensor, miners: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float]) -> _Floats:
+    """(n, 3 + m): ones, the log odds of both doubts and what each miner says, all beyond their means."""
+    columns = [torch.ones(len(doubts), dtype=torch.float64)]
+    columns += [(_logit(doubts[:, at], at) - means[name]).nan_to_num(0.0) for at, name in enumerate(_DOUBTS)]
     columns += [(miners[name].double() - means[name]).nan_to_num(0.0) for name in names]
     found: _Floats = torch.stack(columns, dim=1).numpy()
     return found
+
+
+def _logit(p: Tensor, at: int) -> Tensor:
+    p = p.double().clamp(_LEAST[at], 1 - _LEAST[at])
+    return (p / (1 - p)).log()
 
 
 def _expit(x: _Floats) -> _Floats:
@@ -251,26 +295,39 @@ class Residual:
 
 
 _DRAWS: Final = 400
+#: Beside what the judged samples tell of the numbers, variances `_SURE` times what Laplace says: the deviation of the
+#: intercept, for one network was judged and all together label, more with few samples; and the share that may be wrong
+#: anywhere, as `UNSEEN_ERRORS` supposes. With all three, 90 % intervals held the truth in 64 of 76 looks at the 19 runs
+#: above; without, in 56.
+_SURE: Final = 2.25
+_LEVEL: Final = 0.6
+_LEVEL_SAMPLES: Final = 30
+
+
+def _level_deviation(samples: int) -> float:
+    return _LEVEL * math.sqrt(1 + _LEVEL_SAMPLES / max(1, samples))
 
 
 def residuals(
-    model: Calibrated, doubt: Tensor, miners: Mapping[str, Tensor], *, steps: int, generator: np.random.Generator
+    model: Calibrated, doubts: Tensor, miners: Mapping[str, Tensor], *, steps: int, generator: np.random.Generator
 ) -> list[Residual]:
     """What is left at `steps` + 1 even marks from no review to a review of all n samples.
 
-    Two things are unknown: the numbers of the model, drawn from their Laplace approximation, and which labels are
-    wrong, drawn from the probabilities.
+    Unknown are the numbers of the model, drawn from their Laplace approximation, the share that is wrong anywhere,
+    and which labels are wrong, drawn from the probabilities.
     """
-    x = model.design(doubt, miners)
-    parameters = np.array([model.intercept, model.confidence, *model.weights.values()])
+    x, parameters = model.design(doubts, miners), model.parameters
     order = np.argsort(-(x @ parameters), kind="stable")
     x, n = x[order], len(x)
     marks = sorted({round(n * step / steps) for step in range(steps + 1)})
-    drawn = generator.multivariate_normal(parameters, model.covariance, _DRAWS, method="cholesky")
+    drawn = generator.multivariate_normal(parameters, _SURE * model.covariance, _DRAWS, method="cholesky")
     drawn[:, 1:] = drawn[:, 1:].clip(min=0)
+    drawn[:, 0] += generator.standard_normal(_DRAWS) * _level_deviation(model.samples)
+    anywhere = generator.exponential(unseen_share(model.samples), _DRAWS).clip(max=1)
     left = np.zeros((_DRAWS, len(marks)))
     for at, each in enumerate(drawn):
         p = _expit(x @ each)
+        p += anywhere[at] * (1 - p)
         mean, variance = _from_end(p, marks), _from_end(p * (1 - p), marks)
         left[at] = (mean + np.sqrt(variance) * generator.standard_normal()).clip(0, n)
     expected = _from_end(_expit(x @ parameters), marks)
@@ -289,7 +346,7 @@ def reviews_to_reach(left: Sequence[Residual], goal: float) -> int | None:
     """
     if not left:
         return None
-    most = (1 - goal) * left[-1].reviewed + _LEAST
+    most = (1 - goal) * left[-1].reviewed + 1e-4
     if left[0].high <= most:
         return 0
     before, after = next(pair for pair in pairwise(left) if pair[1].high <= most)

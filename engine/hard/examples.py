@@ -35,8 +35,6 @@ from engine.hard.mining import Evidence, Mined, Scores, mined
 
 #: Marks at which it is said how many wrong labels a review leaves, besides the beginning.
 _MARKS: Final = 200
-#: The doubt about a label that came without a probability.
-_UNKNOWN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +112,13 @@ class Judge:
     def miners(self, scores: Scores) -> dict[str, Tensor]:
         return by_miner(scores, self.scale, operator_weights=self.operators)
 
-    def coefficients(self, doubt: Tensor, scores: Scores) -> Tensor:
-        """(m,) in [0, 1]. doubt: (m,), 1 - confidence; unknown ones count as even. scores: (m,) each."""
+    def coefficients(self, doubts: Tensor, scores: Scores) -> Tensor:
+        """(m,) in [0, 1]. doubts: (m, 2), 1 - confidence and that of the samples around, NaN for unknown. scores: (m,)
+        each."""
         miners = self.miners(scores)
         if self.model is None:
-            return weighted(miners, self.weights) if miners else torch.zeros(len(doubt))
-        return self.model.probabilities(doubt.nan_to_num(_UNKNOWN), miners).clamp(0, 1)
+            return weighted(miners, self.weights) if miners else torch.zeros(len(doubts))
+        return self.model.probabilities(doubts, miners).clamp(0, 1)
 
 
 def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
@@ -130,7 +129,10 @@ def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
     if combiner == "calibrated":
         miners = by_miner(found.scores, scale, operator_weights=config.operators)
         wrong = (evidence.given != evidence.told).any(dim=1)[known]
-        model = calibrate(evidence.doubt[known], {name: score[known] for name, score in miners.items()}, wrong)
+        doubts = found.doubts(evidence)
+        model = calibrate(doubts[known], {name: score[known] for name, score in miners.items()}, wrong)
+        open_ = evidence.predicted & ~evidence.told.any(dim=1)
+        model = model.at_level(doubts[open_], {name: score[open_] for name, score in miners.items()})
         weights = model.all_weights
     threshold = THRESHOLDS[combiner] if config.threshold is None else config.threshold
     return Judge(combiner, scale, config.operators, weights, model, threshold)
@@ -139,7 +141,7 @@ def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
 def judged(evidence: Evidence, found: Mined, judge: Judge, *, seed: int) -> HardExamples:
     """What a judge makes of what was mined."""
     there = evidence.predicted
-    coefficients = torch.where(there, judge.coefficients(evidence.doubt, found.scores), 0.0)
+    coefficients = torch.where(there, judge.coefficients(found.doubts(evidence), found.scores), 0.0)
     hard = there & (coefficients >= judge.threshold)
     choices: dict[str, Any] = {
         "combiner": judge.combiner,
@@ -163,7 +165,7 @@ def judged(evidence: Evidence, found: Mined, judge: Judge, *, seed: int) -> Hard
 def _labels(evidence: Evidence, found: Mined, judge: Judge) -> HardLabels:
     rows, columns = evidence.given.nonzero().unbind(1)
     scores = found.of(rows, columns)
-    coefficients = judge.coefficients(1 - evidence.probabilities[rows, columns], scores)
+    coefficients = judge.coefficients(found.doubts_of(evidence, rows, columns), scores)
     hard = coefficients >= judge.threshold
     reasons = reasons_of(scores, judge.scale, judge.weights, hard)
     return HardLabels(rows.numpy(), columns.numpy(), coefficients.numpy(), hard.numpy(), reasons)
@@ -173,9 +175,9 @@ def _left(evidence: Evidence, found: Mined, judge: Judge, seed: int) -> tuple[Re
     open_ = evidence.predicted & ~evidence.told.any(dim=1)
     if judge.model is None or not bool(open_.any()):
         return ()
-    doubt = evidence.doubt[open_].nan_to_num(_UNKNOWN)
+    doubts = found.doubts(evidence)[open_]
     miners = {name: score[open_] for name, score in judge.miners(found.scores).items()}
-    return tuple(residuals(judge.model, doubt, miners, steps=_MARKS, generator=np.random.default_rng(seed)))
+    return tuple(residuals(judge.model, doubts, miners, steps=_MARKS, generator=np.random.default_rng(seed)))
 
 
 def _in_words(model: Calibrated) -> dict[str, Any]:
@@ -184,6 +186,7 @@ def _in_words(model: Calibrated) -> dict[str, Any]:
         "judged_out_of_fold": model.samples,
         "intercept": round(model.intercept, 4),
         "weight_of_confidence": round(model.confidence, 4),
+        "weight_of_those_around": round(model.around, 4),
         "prior_width": model.width,
         "weights": {name: round(weight, 4) for name, weight in model.weights.items()},
     }

@@ -21,7 +21,7 @@ from torch import Tensor
 from engine.errors import InputError
 from engine.features import FEATURES_OF_REASONS
 from engine.hard.anomaly import abnormality
-from engine.hard.clustering import disagreement
+from engine.hard.clustering import around, disagreement
 from engine.hard.distribution import offset
 from engine.hard.predict_score import low_confidence
 from engine.hard.reasons import WEIGHTS
@@ -103,8 +103,16 @@ class Evidence:
     @property
     def doubt(self) -> Tensor:
         """(n,) in [0, 1]: the probability that a label in question is wrong as the model tells it, or NaN."""
-        doubt = low_confidence(self.probabilities, self.given)
+        if self.multi_label or self.given.shape[1] == 1:
+            doubt = low_confidence(self.probabilities, self.given)
+        else:  # the same, without losing the digits of a very small one
+            doubt = torch.where(self.given, 0.0, self.probabilities).sum(dim=1).clamp(0, 1)
         return torch.where(self.predicted, doubt, torch.nan)
+
+    @property
+    def beliefs(self) -> Tensor:
+        """(n, k): what people said, and where nobody did, what is believed."""
+        return torch.where(self.told.any(dim=1, keepdim=True), self.told.float(), self.compared)
 
     @classmethod
     def of_arrays(
@@ -158,10 +166,21 @@ def _as_matrix(what: str, labels: npt.ArrayLike, n: int, k: int) -> Tensor:
 @dataclass(frozen=True, slots=True)
 class Mined:
     """scores: by reason, (n,) in [0, 1] or NaN; of several labels in question the worst one counts. of_labels: reasons
-    that say something of each label, (n, k), NaN where none is in question; for others that of the sample holds."""
+    that say something of each label, (n, k), NaN where none is in question; for others that of the sample holds.
+    around: (n, k) in [0, 1], how far the samples around one do not believe its label; NaN where nobody knows."""
 
     scores: Scores
     of_labels: Scores
+    around: Tensor
+
+    def doubts(self, evidence: Evidence) -> Tensor:
+        """(n, 2) in [0, 1] or NaN: of the sample itself, and of those around it."""
+        return torch.stack([evidence.doubt, _worst(self.around)], dim=1)
+
+    def doubts_of(self, evidence: Evidence, rows: Tensor, columns: Tensor) -> Tensor:
+        """(m, 2): the same of labels by themselves."""
+        own = 1 - evidence.probabilities[rows, columns] if evidence.multi_label else evidence.doubt[rows]
+        return torch.stack([own, self.around[rows, columns]], dim=1)
 
     def of(self, rows: Tensor, columns: Tensor) -> Scores:
         """The scores (m,) of labels by themselves: of sample rows[i], the label columns[i]."""
@@ -179,13 +198,21 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
     if _PREDICT_SCORE in miners:
         found[1] = evidence.doubt
         of_labels[1] = torch.where(evidence.given, 1 - evidence.probabilities, torch.nan).clamp(0, 1)
+    around_ = torch.full(evidence.given.shape, torch.nan)
     if _CLUSTERING in miners and evidence.views:
-        of_labels[2] = _over_views(
+        around_ = _over_views(
+            evidence,
+            lambda view, at: around(
+                view.vectors, evidence.beliefs, weighed, generator=generator_of(seed, "around", at)
+            ),
+        )
+        by_clusters = _over_views(
             evidence,
             lambda view, at: disagreement(
                 view.vectors, view.seen, evidence.told[view.seen], weighed, generator=generator_of(seed, at)
             ),
         )
+        of_labels[2] = torch.where(around_.isnan(), by_clusters, (by_clusters + around_) / 2)
     if _SIMILARITY in miners and evidence.views:
         of_labels[3] = _over_views(
             evidence, lambda view, at: unlikeness(view.vectors, view.seen, evidence.told[view.seen], weighed)
@@ -202,7 +229,7 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
         found[30] = _over_views(evidence, lambda view, at: abnormality(view.vectors, view.seen))
     there = weighed.any(dim=1)
     scores = {number: torch.where(there, score, torch.nan) for number, score in sorted(found.items())}
-    return Mined(scores, of_labels)
+    return Mined(scores, of_labels, around_)
 
 
 def _worst(of_labels: Tensor) -> Tensor:

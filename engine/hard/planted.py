@@ -5,14 +5,14 @@ label. Out: `HardExamples`; the coefficient is the probability that a person's l
 
 Nobody says which labels are wrong, but it is known what wrong ones look like: each sample is given another label as
 well, and a logistic regression on the miners tells right labels from planted ones. Which of the given ones are right,
-and what share of them, is not known but estimated, again and again (learning from positive and unlabeled examples by
+is not known but estimated, again and again (learning from positive and unlabeled examples by
 expectation maximisation: Ward et al. 2009): given labels count as right ones, and as wrong ones, as much as the
-coefficient of the round before says.
+coefficient of the round before says. How many are wrong is not learned so, for planted labels are easier than those of
+people, but counted by `share_wrong`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.hard.combine import Calibrated, by_miner, calibrate, scale_of
+from engine.hard.combine import by_miner, calibrate, scale_of
 from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples, Judge, check, judge_of, judged
 from engine.hard.mining import Evidence, Mined, mined
@@ -101,8 +101,8 @@ def _learned(
 ) -> tuple[Judge, float]:
     """The judge, and the share of the given labels that is wrong."""
     asked = evidence.predicted
-    doubt, doubt_wrong = evidence.doubt[asked], wrong.doubt[asked]
-    suspicion = (doubt > 0.5).float()  # of each given label; at first, models that say otherwise are believed
+    doubts, doubts_wrong = found.doubts(evidence)[asked], found_wrong.doubts(wrong)[asked]
+    suspicion = (doubts[:, 0] > 0.5).float()  # of each given label; at first, models that say otherwise are believed
     count = len(suspicion)
     estimated = share_wrong(evidence.probabilities[asked], evidence.given[asked])
     share = min(max(estimated, 1 / (2 * count)), _MOST_WRONG)
@@ -120,21 +120,11 @@ def _learned(
             for each in (found, found_wrong)
         )
         model = calibrate(
-            torch.cat([doubt, doubt, doubt_wrong]),
+            torch.cat([doubts, doubts, doubts_wrong]),
             {name: torch.cat([score, score, plants[name]]) for name, score in given.items()},
             kinds,
             weight=torch.cat([1 - suspicion, suspicion, torch.ones(count)]),
         )
-        model = _adding_up(model, doubt, given, share)
-        suspicion = model.probabilities(doubt, given)
+        model = model.adding_up(doubts, given, share)
+        suspicion = model.probabilities(doubts, given)
     return Judge("calibrated", scale, config.operators, model.all_weights, model, threshold), share
-
-
-def _adding_up(model: Calibrated, doubt: Tensor, miners: Mapping[str, Tensor], share: float) -> Calibrated:
-    """The same model with the intercept with which its probabilities have this mean."""
-    low, high = -30.0, 30.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        mean = float(replace(model, intercept=middle).probabilities(doubt, miners).double().mean())
-        low, high = (middle, high) if mean < share else (low, middle)
-    return replace(model, intercept=(low + high) / 2)

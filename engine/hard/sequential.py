@@ -25,6 +25,8 @@ _GAP: Final = 5
 #: one in a hundred counts as alike.
 _PAIRS: Final = 4_000
 _UNRELATED: Final = 0.99
+#: Where so many pairs in a row count as alike, five times as many as by chance, the samples are in an order.
+_ORDERED: Final = 0.05
 
 
 def sequences_of(sources: Sequence[str], videos: Mapping[int, tuple[str, float]] | None = None) -> list[list[int]]:
@@ -65,7 +67,8 @@ def inconsistency(
 
     The mean over the image before and the one after of: how alike they are, from 0 for a pair like unrelated ones to 1
     for copies, times how far their predictions lie apart. The odd one out is worst: the images beside it differ from it
-    alone. 0 for an image without neighbours.
+    alone. 0 for an image without neighbours. NaN for all where images in a row are hardly more alike than any: then
+    the order tells nothing.
     """
     x = F.normalize(vectors.float().nan_to_num(0.0), dim=1)
     unrelated = torch.randint(0, len(x), (2, _PAIRS), generator=generator)
@@ -76,6 +79,8 @@ def inconsistency(
     before, after = ties.unbind(1)
     cosines = (x[before] * x[after]).sum(dim=1)
     likeness = ((cosines - alike) / max(1e-6, 1 - alike)).clamp(0, 1)
+    if float((likeness > 0).float().mean() if len(ties) else 0.0) < _ORDERED:
+        return torch.full((len(x),), torch.nan)
     doubt = likeness * divergence(probabilities[before], probabilities[after]).nan_to_num(0.0)
     for ends in (before, after):
         total.index_add_(0, ends, doubt)
