@@ -1,7 +1,8 @@
 """Hard examples against their peers: who meets the wrong automatic labels first?
 
     python benchmarks/hard_examples.py [--tree signs=FOLDER --tree cifar10=FOLDER] [--only digits] [--labels 50,100]
-        [--algorithms fast,accurate] [--minutes 1] [--seeds 5] [--most 4000] [--out cells.json]
+        [--algorithms fast,accurate] [--minutes 1] [--seeds 5] [--most 4000] [--keep FOLDER] [--ablation]
+        [--out cells.json]
 
 Data sets: the digits of datasets/digits.py, and every tree (one folder a class) given. Images are linked under random
 names, so that neither folder nor order tells a class. In each cell (data set, algorithm, labels) and for each seed, so
@@ -15,23 +16,12 @@ labels by difficulty, from the same probabilities and embeddings:
 Printed: area under the ROC curve for "the label is wrong", average precision, share of the errors among the first 10
 and 20 % reviewed, the mean over the seeds; expected calibration error and Brier skill of the calibrated coefficient;
 the difference of areas to the best peer with a 90 % interval (bootstrap over the images, paired); how often the 90 %
-interval of what a review leaves holds the truth (at 0, 5, 10 and 20 % reviewed).
+interval of what a review leaves holds the truth (at 0, 5, 10 and 20 % reviewed); what part of the images a person must
+review until the engine says that 98 and 99.5 % are right, and how many are; seconds of all miners over those of one
+look at every image by all networks. With --ablation the area of each miner alone and of all but each, by both
+combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which then takes seconds.
 
-Recorded so far (2 cores without AMX), one small cell, --only digits --labels 50 --algorithms fast --minutes 0.3
---seeds 3; there the coefficient is as good as the best peer and no better, 30 labels being judged out of fold:
-
-    digits, 50 labels, fast 0.3 min; 3 seeds, 6.95 % wrong
-                                             AUROC      AP    10 %    20 %
-    ours                                     0.962   0.605   0.752   0.972
-    ours, weights                            0.953   0.563   0.727   0.949
-    least confidence                         0.962   0.605   0.746   0.974
-    margin                                   0.961   0.592   0.743   0.965
-    entropy                                  0.963   0.612   0.743   0.974
-    cleanlab self_confidence                 0.962   0.605   0.746   0.974
-    cleanlab normalized_margin               0.961   0.592   0.743   0.965
-    cleanlab confidence_weighted_entropy     0.506   0.211   0.258   0.330
-    cleanlab OutOfDistribution               0.603   0.098   0.170   0.329
-    ours above entropy: -0.001 (-0.003 to +0.001); ECE 0.040, Brier skill 0.273, interval holds the truth in 50 % of 12
+RECORDED
 """
 
 from __future__ import annotations
@@ -40,22 +30,27 @@ import argparse
 import importlib.util
 import json
 import os
+import pickle
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from engine.dataset import Dataset, read_samples
 from engine.evaluation import expected_calibration_error
+from engine.hard.combine import reviews_to_reach
 from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples, hard_examples
-from engine.hard.labeled import evidence_of
-from engine.hard.reasons import OPERATOR_WEIGHTS
+from engine.hard.labeled import Look, evidence_of
+from engine.hard.mining import Evidence
+from engine.hard.reasons import OPERATOR_WEIGHTS, WEIGHTS
 from engine.label.labeling import auto_label
 from engine.sources import Sources
 
@@ -65,6 +60,7 @@ USUAL_LABELS = (100, 200)
 OURS, BY_WEIGHTS = "ours", "ours, weights"
 BOOTSTRAPS = 200
 MARKS = (0.0, 0.05, 0.1, 0.2)
+GOALS = (0.98, 0.995)
 
 
 # ---- The data.
@@ -131,22 +127,55 @@ def peers(probabilities: np.ndarray, given: np.ndarray, vectors: np.ndarray, see
     return found
 
 
-def trial(
-    dataset: Dataset, names: np.ndarray, algorithm: str, minutes: float, seed: int, folder: Path
-) -> dict[str, Any]:
-    """One labeling, and everybody's order of its labels."""
+@dataclass
+class Observed:
+    """One labeling, and what is known about it. rows: of the automatic labels. wrong: which of them are."""
+
+    evidence: Evidence
+    rows: np.ndarray
+    wrong: np.ndarray
+    seconds: float
+    looking: float  # all miners, over one look at every image
+
+
+def observed(
+    dataset: Dataset, names: np.ndarray, algorithm: str, minutes: float, seed: int, folder: Path, keep: Path | None
+) -> Observed:
+    """Label a data set, or take what is kept of it."""
+    if keep is not None and keep.is_file():
+        kept: Observed = pickle.loads(keep.read_bytes())  # written by ourselves
+        return kept
+    began = time.perf_counter()
     labeling = auto_label(dataset, algorithm, minutes=minutes, seed=seed, min_per_class=2, folder=folder)
-    assert labeling.survey.thumbnails is not None
-    evidence = evidence_of(dataset.samples, labeling, labeling.survey.thumbnails, operators=tuple(OPERATOR_WEIGHTS))
+    seconds = time.perf_counter() - began
+    thumbnails, committee = labeling.survey.thumbnails, labeling.classifier.committee
+    assert thumbnails is not None and committee is not None
+    began = time.perf_counter()
+    Look(committee, False, ()).at(thumbnails, torch.full((len(labeling),), -1))
+    once = time.perf_counter() - began
+    began = time.perf_counter()
+    evidence = evidence_of(dataset.samples, labeling, thumbnails, operators=tuple(OPERATOR_WEIGHTS))
+    hard_examples(evidence, HardConfig(combiner="calibrated"), seed=seed)
+    looking = (time.perf_counter() - began) / once
     rows = np.flatnonzero(labeling.automatic)
     given = labeling.predicted[rows].argmax(axis=1)
-    wrong = np.array(labeling.labels)[given] != names[rows]
+    found = Observed(evidence, rows, np.array(labeling.labels)[given] != names[rows], seconds, looking)
+    if keep is not None:
+        keep.parent.mkdir(parents=True, exist_ok=True)
+        keep.write_bytes(pickle.dumps(found))
+    return found
+
+
+def trial(found: Observed, seed: int, ablation: bool) -> dict[str, Any]:
+    """Everybody's order of the labels of one labeling."""
+    evidence, rows, wrong = found.evidence, found.rows, found.wrong
     calibrated = hard_examples(evidence, HardConfig(combiner="calibrated"), seed=seed)
     by_weights = hard_examples(evidence, HardConfig(combiner="weights"), seed=seed)
-    labeled = np.flatnonzero(labeling.targets.labeled)
+    labeled = np.flatnonzero(evidence.told.any(dim=1).numpy())
     vectors = np.concatenate([evidence.views[0].vectors.numpy()[part] for part in (rows, labeled)])
     seen = np.arange(len(rows), len(vectors))
-    probabilities = labeling.probabilities[rows].astype(np.float64)
+    probabilities = evidence.probabilities[rows].double().numpy()
+    given = evidence.given[rows].int().argmax(dim=1).numpy()
     return {
         "wrong": wrong,
         "scores": {
@@ -155,9 +184,33 @@ def trial(
             **peers(probabilities / probabilities.sum(axis=1, keepdims=True), given, vectors, seen),
         },
         "covered": covered(calibrated, rows, wrong),
+        "efforts": [effort(calibrated, rows, wrong, goal) for goal in GOALS],
+        "seconds": found.seconds,
+        "looking": found.looking,
         "choices": dict(calibrated.choices),
         "reasons": {number: area(np.nan_to_num(score[rows]), wrong) for number, score in calibrated.scores.items()},
+        "ablation": ablations(evidence, rows, wrong, seed) if ablation else {},
     }
+
+
+def effort(found: HardExamples, rows: np.ndarray, wrong: np.ndarray, goal: float) -> tuple[float, float]:
+    """The part to review, hardest first, until the engine says that this share is right; the share that then is."""
+    reviewed = reviews_to_reach(found.left, goal)
+    assert reviewed is not None
+    ordered = wrong[np.argsort(-found.coefficients[rows], kind="stable")]
+    return reviewed / len(rows), 1 - ordered[reviewed:].sum() / len(rows)
+
+
+def ablations(evidence: Evidence, rows: np.ndarray, wrong: np.ndarray, seed: int) -> dict[str, tuple[float, ...]]:
+    """Areas by `calibrated` and `weights`, of all but each miner and of each alone."""
+
+    def areas(miners: set[str]) -> tuple[float, ...]:
+        chosen = {name: weight for name, weight in WEIGHTS.items() if name in miners}
+        configs = (HardConfig(algo_config=chosen, combiner=combiner) for combiner in ("calibrated", "weights"))
+        return tuple(area(hard_examples(evidence, each, seed=seed).coefficients[rows], wrong) for each in configs)
+
+    without = {f"without {name}": areas(set(WEIGHTS) - {name}) for name in WEIGHTS}
+    return without | {f"{name} alone": areas({name}) for name in WEIGHTS}
 
 
 def covered(found: HardExamples, rows: np.ndarray, wrong: np.ndarray) -> list[bool]:
@@ -222,13 +275,25 @@ def report(title: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
     best, gap, low, high = against_best_peer(trials)
     held = np.mean([t["covered"] for t in trials])
     print(f"ours above {best}: {gap:+.3f} ({low:+.3f} to {high:+.3f}); ECE {ece:.3f}, Brier skill {brier:.3f}", end="")
-    print(f", interval holds the truth in {100 * held:.0f} % of {len(trials) * len(MARKS)}", flush=True)
+    print(f", interval holds the truth in {100 * held:.0f} % of {len(trials) * len(MARKS)}")
+    for at, goal in enumerate(GOALS):
+        parts, right = np.mean([t["efforts"][at] for t in trials], axis=0)
+        reached = np.mean([t["efforts"][at][1] >= goal for t in trials])
+        print(f"until {100 * goal:g} % are right: {100 * parts:.1f} % reviewed, then {100 * right:.2f} % are", end="; ")
+        print(f"the goal was reached in {100 * reached:.0f} % of the runs")
+    seconds, looking = (np.mean([t[name] for t in trials]) for name in ("seconds", "looking"))
+    print(f"labeling {seconds:.0f} s; all miners {looking:.1f} x one look at every image by all networks")
+    for what in trials[0]["ablation"]:
+        areas = np.nanmean([t["ablation"][what] for t in trials], axis=0)
+        print(f"  {what:36} calibrated {areas[0]:.3f}, weights {areas[1]:.3f}")
     reasons = {number: float(np.nanmean([t["reasons"][number] for t in trials])) for number in trials[0]["reasons"]}
     print("AUROC by reason: " + ", ".join(f"{number} {value:.2f}" for number, value in reasons.items()), flush=True)
     return {
         "cell": title,
         "gap": gap,
         "interval": [low, high],
+        "covered": float(held),
+        "efforts": np.mean([t["efforts"] for t in trials], axis=0).tolist(),
         "ece": float(ece),
         "skill": float(brier),
         "reasons": reasons,
@@ -255,6 +320,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="of each labeling")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--most", type=int, default=0, help="images of a tree (all)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep what labeling has found, and use it again")
+    parser.add_argument("--ablation", action="store_true", help="each miner alone, and all but each")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the cells here, as JSON")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -266,17 +333,19 @@ def main() -> None:
             labels = options.labels.split(",") if options.labels else LABELS.get(name, USUAL_LABELS)
             for algorithm in options.algorithms.split(","):
                 for count in map(int, labels):
-                    trials = [
-                        trial(
+                    trials = []
+                    for seed in range(options.seeds):
+                        cell = f"{name}-{algorithm}-{count}-{options.minutes:g}-{seed}"
+                        found = observed(
                             with_labels(dataset, names, count, seed),
                             names,
                             algorithm,
                             options.minutes,
                             seed,
-                            folder / f"{name}-{algorithm}-{count}-{seed}",
+                            folder / cell,
+                            options.keep / f"{cell}.pkl" if options.keep else None,
                         )
-                        for seed in range(options.seeds)
-                    ]
+                        trials.append(trial(found, seed, options.ablation))
                     cells.append(report(f"{name}, {count} labels, {algorithm} {options.minutes:g} min", trials))
                     if options.out:
                         options.out.write_text(json.dumps(cells, indent=1))

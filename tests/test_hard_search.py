@@ -419,6 +419,18 @@ def test_wrong_usage(
     assert not (tmp_path / "out" / "result.manifest").exists()
 
 
+@pytest.mark.parametrize("score", ["1.3", "-0.1", "NaN", '"sure"'])
+def test_a_score_out_of_range_is_told_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], score: str
+) -> None:
+    bad = tmp_path / "bad.manifest"
+    line = '{"source":"a.png","annotation":[{"type":"modelarts/image_classification","name":"cat",'
+    bad.write_text(f'{line}"annotated-by":"m","confidence":{score}}}]}}\n')
+    assert main(["hard", str(bad), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "bad.manifest:1" in said and not (tmp_path / "out" / "result.manifest").exists()
+
+
 def test_wrong_labels_of_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "people"
     folder.mkdir()

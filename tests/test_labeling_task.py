@@ -20,10 +20,12 @@ from engine.models import load_model, read_model_info
 from engine.samples import HARD_REASONS_KEY
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
+from engine.tasks.hard import hard_task
 from engine.tasks.labeling import labeling_task
+from engine.tasks.parameters import Parameters
 from engine.tasks.probabilities import Probabilities, read_probabilities, write_probabilities
 from engine.tasks.request import parse_request
-from engine.tasks.runner import Silent, Status, read_answer
+from engine.tasks.runner import Silent, Status, read_answer, run
 from engine.tasks.schema import TaskRequest
 
 USUAL = {"steps": "8", "networks": 2, "precision": "float32", "image_size": 16}
@@ -84,6 +86,25 @@ def test_every_file_says_the_same(shared: Finished) -> None:
     model = load_model(out / "model")
     assert model.labels == said.labels
     assert read_model_info(out / "model").training_digest == answer["result"]["choices"]["training_digest"]
+
+
+def test_hard_examples_of_a_finished_labeling_are_those_that_it_found(shared: Finished, tmp_path: Path) -> None:
+    """Its model is asked again, and its probabilities are learned from; other choices need no other labeling."""
+    _, out, answer = shared
+    done = read_samples(out)
+    options = Parameters(algo_hard_threshold=0.0)
+    again = run(hard_task(done, options), tmp_path / "again")
+    learned, found = answer["result"]["hard_examples"], again["result"]["hard_examples"]
+    assert found["combiner"] == "calibrated" and found["judged_out_of_fold"] == learned["judged_out_of_fold"]
+    assert "aug_consistent_mining" in found["miners"]
+    coefficients = [sample.hard_coefficient for sample in done]
+    for before, sample in zip(coefficients, read_samples(tmp_path / "again"), strict=True):
+        assert (sample.hard_coefficient is None) == (before is None)
+        assert before is None or sample.hard_coefficient == pytest.approx(before, abs=0.02)
+    only = Parameters(comprehensive_algo_config="predict_score_mining:1")
+    other = run(hard_task(done, only), tmp_path / "other")
+    assert other["result"]["hard_examples"]["combiner"] == "weights"
+    assert other["result"]["hard_examples"]["miners"] == ["predict_score_mining"]
 
 
 def test_key_samples_are_copied_with_their_labels(shared: Finished) -> None:

@@ -131,10 +131,10 @@ def neighbours_of(rows: Sequence[int], vectors: Tensor, told: Tensor, given: Map
 
 
 def examples_of(
-    neighbours: Neighbours, dataset: Dataset, train: Dataset | None, threads: int
+    neighbours: Neighbours, dataset: Dataset, train: Dataset | None, threads: int, *, boxes: bool = False
 ) -> tuple[tuple[Example, ...], dict[int, int]]:
     """The pictures of neighbours, and for each position among them the place of its picture; unreadable ones are left
-    out. Positions from len(dataset) on are those of the training set, in its order."""
+    out. Positions from len(dataset) on are those of the training set, in its order. boxes: draw them."""
     here = [row for row in neighbours.rows if row < len(dataset)]
     tiles: dict[int, tuple[Tile, Sample]] = {}
     for each, rows, first in (
@@ -143,7 +143,8 @@ def examples_of(
     ):
         if each is not None and rows:
             at = [row - first for row in rows]
-            found = tiles_of(each, at, [""] * len(at), threads, lambda done: None)
+            draw = _with_boxes(each) if boxes else None
+            found = tiles_of(each, at, [""] * len(at), threads, lambda done: None, draw=draw)
             tiles.update({row: (tile, each[place]) for row, tile, place in zip(rows, found, at, strict=True)})
     examples: list[Example] = []
     places: dict[int, int] = {}
@@ -151,8 +152,9 @@ def examples_of(
         tile, sample = tiles[row]
         if tile.image is not None:
             places[position] = len(examples)
-            names = dict.fromkeys(label.name for label in sample.labels if label.by_human and label.name)
-            examples.append(Example(tile.image, ", ".join(names) or tile.title))
+            names = [label.name for label in sample.labels if label.by_human and label.name]
+            names += [shape.name for shape in sample.boxes]
+            examples.append(Example(tile.image, ", ".join(dict.fromkeys(names)) or tile.title))
     return tuple(examples), places
 
 
@@ -191,7 +193,7 @@ def hard_page(
     advance = begin(len(shown))
     columns = _columns(found)
     neighbours = neighbours_of(shown, done.vectors, done.told, columns)
-    examples, places = examples_of(neighbours, dataset, done.train, threads)
+    examples, places = examples_of(neighbours, dataset, done.train, threads, boxes=done.of_boxes)
     draw = _with_boxes(dataset) if done.of_boxes else None
     pictures = tiles_of(dataset, shown, [""] * len(shown), threads, advance, draw=draw)
     tiles = []
