@@ -40,7 +40,7 @@ from engine.label.losses import (
     view_side,
 )
 from engine.label.networks import Network, copied, reset_head
-from engine.label.opinions import Verdict, fit_head, verdict_of
+from engine.label.opinions import Verdict, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.training import Watch, generator_of, step_seconds, train
@@ -80,6 +80,7 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     advance(len(pool.labeled))
     seconds = clock.measured(lambda: supervised_seconds(pool, plan))
     clock.reserve += prediction_seconds(pool, plan, seconds, looks=plan.looks) + _SPREADING * len(pool)
+    clock.reserve += len(pool) * clock.measured(lambda: head_seconds(pool, head))
     start = _pretrained(pool, plan, clock=clock, stage=stage, watch=watch)
     clock.reserve -= _SPREADING * len(pool)
     if watch.stopped():

@@ -16,7 +16,7 @@ from engine.label.augment import STRONG, altered
 from engine.label.clock import Clock
 from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
 from engine.label.losses import Loss, Told, cross_entropy, supervised
-from engine.label.opinions import Verdict, fit_head, verdict_of
+from engine.label.opinions import Verdict, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.training import Watch, generator_of, step_seconds
@@ -35,16 +35,19 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
     advance(len(pool.labeled))
     seconds = clock.measured(lambda: supervised_seconds(pool, plan))
     clock.reserve += prediction_seconds(pool, plan, seconds, looks=plan.looks)
+    clock.reserve += len(pool) * clock.measured(lambda: head_seconds(pool, head))
     members: list[Member] = []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
         steps = clock.steps(1 / (plan.members - part), seconds)
         losses = from_labels(pool, seen_by(pool, plan, part), plan, "fast", part)
         net = new_network(pool, seen_by(pool, plan, part), plan.spec, plan.seed, part)
+        began = clock.now()
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         members.append(
             trained_member(pool, plan, part, net, losses, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
         )
+        seconds = max(seconds, (clock.now() - began) / steps)  # of a machine that has more to do than it had
     return verdict_of(pool, plan, head, members)
 
 
