@@ -262,25 +262,15 @@ def _among_images(
     questions = questions_of(everything, further_names=model.labels if model is not None else ())
     readable = torch.from_numpy(np.concatenate([found.readable, of_train.readable]))
     questions = replace(questions, told=questions.told & readable[:, None])
-    advance = setting.stage(LOOKING, len(readable))
     judges = torch.full((len(everything),), -1)
     if said is not None and said.judges is not None:
         judges[: len(samples)] = _for_samples(samples, said.sources, torch.from_numpy(said.judges), -1)
-    altered: dict[int, Tensor] = {}
     if committee is not None:
         look = Look(committee, questions.multi_label, config.altering)
-        vectors, altered = look.at(found.thumbnails, judges[: len(samples)], progress=advance, stopped=setting.stopped)
-        of_training, _ = replace(look, operators=()).at(
-            of_train.thumbnails,
-            judges[len(samples) :],
-            progress=lambda done: advance(len(samples) + done),
-            stopped=setting.stopped,
-        )
-        vectors = torch.cat([vectors, of_training], dim=1)
-        vectors[:, ~readable] = torch.nan
-        altered = {reason: _longer(change, len(everything)) for reason, change in altered.items()}
+        vectors, altered = _by_networks(look, [found, of_train], judges, setting)
     else:
-        vectors = _contents([found, of_train], setting, advance)[None]
+        advance = setting.stage(LOOKING, len(readable))
+        vectors, altered = _contents([found, of_train], setting, advance)[None], {}
     labeled = questions.told.any(dim=1)
     views = tuple(
         View(each, (labeled & (judges != number)).nonzero()[:, 0]) for number, each in enumerate(vectors.unbind(0))
@@ -308,6 +298,25 @@ def _among_images(
     notes = tuple(_missing(config, questions, committee is not None))
     rows = np.flatnonzero(questions.given.any(dim=1)[: len(samples)].numpy())
     return Search(answer, rows, False, train, found, vectors[0], questions.told, failures, notes)
+
+
+def _by_networks(
+    look: Look, surveys: Sequence[Survey], judges: Tensor, setting: _Setting
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Vectors (v, n + t, d) of the samples and of training ones from elsewhere, and by reason (n + t,) how much
+    predictions change; rows of NaN where there is no image, and training ones are not altered."""
+    found, of_train = surveys
+    assert found.thumbnails is not None and of_train.thumbnails is not None
+    n, t = len(found.sizes), len(of_train.sizes)
+    advance = setting.stage(LOOKING, n + t)
+    of_samples, altered = look.at(found.thumbnails, judges[:n], progress=advance, stopped=setting.stopped)
+    of_training, _ = replace(look, operators=()).at(
+        of_train.thumbnails, judges[n:], progress=lambda done: advance(n + done), stopped=setting.stopped
+    )
+    vectors = torch.cat([of_samples, of_training], dim=1)
+    vectors[:, ~torch.from_numpy(np.concatenate([found.readable, of_train.readable]))] = torch.nan
+    nothing = torch.full((t,), torch.nan)
+    return vectors, {reason: torch.cat([change, nothing]) for reason, change in altered.items()}
 
 
 def _probabilities(
@@ -357,10 +366,6 @@ def _for_samples(samples: Sequence[Sample], sources: Sequence[str], values: Tens
 def _most_probable(probabilities: Tensor, multi_label: bool) -> Tensor:
     given = torch.nn.functional.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).bool()
     return given | (probabilities >= 0.5) if multi_label else given
-
-
-def _longer(values: Tensor, n: int) -> Tensor:
-    return torch.cat([values, torch.full((n - len(values),), torch.nan)])
 
 
 def _contents(surveys: Sequence[Survey], setting: _Setting, advance: Callable[[int], None]) -> Tensor:
