@@ -30,7 +30,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from sklearn.model_selection import cross_val_predict
 
 from engine.dataset import Dataset
-from engine.embeddings import content_vectors
+from engine.embeddings import Gradients, content_vectors
 from engine.evaluation import expected_calibration_error
 from engine.hard.labeled import evidence_of
 from engine.hard.planted import label_errors
@@ -47,7 +47,7 @@ ROWS = ("ours AP", "cleanlab AP", "ours F1", "cleanlab F1", "ours ECE", "estimat
 
 def confusions(dataset: Dataset, truth: np.ndarray, folder: Path) -> np.ndarray:
     """(k,): for each class the other one that it is taken for most often."""
-    found = survey(dataset, dataset.sources, folder=folder, thumbnail_side=96)
+    found = survey(dataset, dataset.sources, folder=folder, thumbnail_side=Gradients().size)
     assert found.thumbnails is not None
     vectors = content_vectors(found.thumbnails.batches).numpy()
     guessed = cross_val_predict(LogisticRegression(max_iter=500), vectors, truth, method="predict_proba", cv=5)

@@ -28,6 +28,7 @@ import numpy as np
 
 from engine.dataset import Dataset, read_samples
 from engine.hard.config import HardConfig
+from engine.hard.examples import HardExamples
 from engine.hard.search import find_hard_examples
 from engine.images import read_picture
 from engine.samples import IMAGE_CLASSIFICATION, Drawing, Label, Sample, Shape
@@ -200,6 +201,11 @@ def defective_boxes(dataset: Dataset, options: argparse.Namespace) -> tuple[Data
     return dataset.with_samples(samples), np.array(kinds)
 
 
+def passed(found: HardExamples, row: int) -> list[int]:
+    """The reasons of a sample without the one that a hard sample gets where none is far from the usual."""
+    return [number for number in found.reasons[row] if found.scores[number][row] > found.far[number]]
+
+
 def table(
     dataset: Dataset, kinds: np.ndarray, reasons: dict[str, tuple[int, ...]], peers: dict[str, np.ndarray]
 ) -> None:
@@ -209,7 +215,7 @@ def table(
     for kind, wanted in reasons.items():
         if not (kinds == kind).any():
             continue
-        has = np.array([bool(set(each[:3]) & set(wanted)) for each in found.reasons])
+        has = np.array([bool(set(passed(found, row)[:3]) & set(wanted)) for row in range(len(found))])
         recall, alarms = 100 * has[kinds == kind].mean(), 100 * has[clean].mean()
         line = f"{kind:16}{'/'.join(map(str, wanted)):>10}{recall:7.1f}%{alarms:7.1f}%"
         issue = OF_IMAGES.get(kind, (None, (), None))[2]

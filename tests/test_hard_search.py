@@ -165,6 +165,34 @@ def test_what_a_model_said(predicted: Dataset) -> None:
     assert unknown.combiner == "weights"
 
 
+def test_labels_that_only_the_model_knows(predicted: Dataset) -> None:
+    """Its probabilities are of four labels; what it gives to the fourth is a doubt about the others."""
+    values = np.tile(np.array([[0.5, 0.0, 0.0, 0.5]], np.float32), (60, 1))
+    said = Said([sample.source for sample in predicted], (*sorted(SHAPES), "star"), values)
+    sure = replace(predicted[40], labels=(automatic(sorted(SHAPES)[0], 0.9),))
+    samples = [*predicted[:40], sure, *predicted[41:]]
+    found = find_hard_examples(predicted.with_samples(samples), said=said)
+    assert found.names == (*sorted(SHAPES), "star") and found.scores[1][40] == pytest.approx(0.5)
+
+
+def test_images_that_nobody_knows_anything_of_do_not_vote(predicted: Dataset) -> None:
+    blank = [Sample(source=sample.source) for sample in predicted[34:]]
+    done = search(predicted.with_samples([*predicted[:34], *blank]))
+    assert done.rows.tolist() == [30, 31, 32, 33] and done.found.scores[2][33] > 0.5
+    right = replace(predicted[33], labels=(automatic(SHAPES[0], 0.9),))
+    again = search(predicted.with_samples([*predicted[:33], right, *blank]))
+    assert again.found.scores[2][33] < 0.35
+
+
+def test_sources_that_are_not_here(predicted: Dataset, tmp_path: Path) -> None:
+    far = Sample(source="s3://bucket/far.png", labels=(automatic("ring", 0.3),))
+    data = predicted.sources.root / "predicted.manifest"
+    write_manifest(data, [*predicted, far])
+    assert main(["hard", str(data), "--out", str(tmp_path / "out")]) == 0
+    assert read_samples(tmp_path / "out" / "result.manifest")[60].hard
+    assert "far.png" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_nothing_in_question(predicted: Dataset) -> None:
     with pytest.raises(InputError, match="got none among 30 samples"):
         find_hard_examples(predicted.with_samples(predicted[:30]))
@@ -244,6 +272,30 @@ def test_the_share_of_wrong_labels_by_hand() -> None:
     evidence = Evidence.of_arrays(p, given=[0, 0, 0, 1, 1])
     # Usual: (0.9 + 0.8 + 0.1) / 3 = 0.6 of the first, 0.9 of the second: one in three of the first is wrong.
     assert share_wrong(evidence.probabilities, evidence.given) == pytest.approx((3 * 1 / 3 + 0) / 5)
+
+
+def test_several_labels_a_sample_are_not_wrong_for_being_several() -> None:
+    rng = np.random.default_rng(0)
+    given = rng.random((400, 4)) < 0.5
+    given[~given.any(axis=1), 0] = True
+    p = np.where(given, 0.92, 0.08) + rng.uniform(-0.06, 0.06, given.shape)
+    told = given.copy()
+    wrong = np.zeros(400, bool)
+    for row in range(0, 400, 20):  # one label of every twentieth image is taken for another
+        told[row, np.flatnonzero(given[row])[0]] = False
+        told[row, (np.flatnonzero(~given[row]) if not given[row].all() else [0])[0]] = True
+        wrong[row] = True
+    evidence = Evidence.of_arrays(p, told, given=told)
+    assert share_wrong(evidence.probabilities, evidence.given, multi_label=True) < 0.1
+    found = label_errors(evidence)
+    assert found.hard[wrong].mean() > 0.9 and found.hard[~wrong].mean() < 0.05
+
+
+def test_a_label_that_nobody_gave_is_no_mistake_of_people() -> None:
+    points, given, _, p = blobs(400, 0.05, 3)
+    wider = np.concatenate([p * 0.999, np.full((400, 1), 0.001)], axis=1)
+    found = label_errors(Evidence.of_arrays(wider, given, given=given, embeddings=points))
+    assert found.choices["estimated_share_wrong"] < 0.1 and found.hard.mean() < 0.1
 
 
 def test_few_labels_and_weights_of_a_person() -> None:
@@ -347,6 +399,25 @@ def test_marks_on_boxes(plate: Dataset) -> None:
     assert samples[30].hard and 0 in samples[30].property["@modelarts:hard_reasons"] and not samples[30].boxes
 
 
+def test_other_shapes_and_other_labels_are_left_alone(plate: Dataset) -> None:
+    """A machine drew a circle: something was found. A person outlined the cells, which is another label."""
+    circle = Shape("round", "circle", ((30.0, 30.0), (10.0,)), confidence=0.99)
+    outlines = Label(
+        type="modelarts/image_segmentation",
+        drawing=Drawing((Shape("cell", "bndbox", ((110.0, 80.0), (118.0, 88.0))),), (120, 90, 3)),
+    )
+    drawn_circle = Label(type=OBJECT_DETECTION, annotated_by=MACHINE, drawing=Drawing((circle,), (120, 90, 3)))
+    mixed = replace(plate[31], labels=(outlines, *plate[31].labels))
+    data = plate.with_samples([*plate[:30], replace(plate[30], labels=(drawn_circle,)), mixed, *plate[32:]])
+    done = search(data)
+    assert done.found.scores[0][30] == 0 and done.found.scores[0][31] == 0
+    samples = marked_boxes(data.samples, done.found)
+    assert samples[31].labels[0] == outlines
+    before = marked_boxes(plate.samples, search(plate).found)[31].labels[0]
+    first = samples[31].labels[1].drawing.shapes[0]
+    assert first.hard_reasons == before.drawing.shapes[0].hard_reasons
+
+
 def test_boxes_without_area_or_training(plate: Dataset) -> None:
     flat = drawn([("round", (30.0, 30.0, 30.0, 50.0)), ("square", (500.0, 500.0, 600.0, 700.0))], machine=True)
     alone = plate.with_samples([replace(plate[36], labels=(flat,))])
@@ -442,7 +513,7 @@ def test_wrong_labels_of_people(tmp_path: Path, capsys: pytest.CaptureFixture[st
         samples.append(Sample(source=name, labels=(Label(type=IMAGE_CLASSIFICATION, name=given),)))
     write_manifest(folder / "people.manifest", samples)
     out = tmp_path / "out"
-    arguments = ["hard", str(folder / "people.manifest"), "--labeled", "--out", str(out), "--steps", "60"]
+    arguments = ["hard", str(folder / "people.manifest"), "--labeled", "--out", str(out), "--steps", "24"]
     assert main(arguments) == 0
     result = read_samples(out / "result.manifest")
     coefficients = np.array([sample.hard_coefficient for sample in result])

@@ -21,10 +21,10 @@ def abnormality(vectors: Tensor, seen: Tensor, *, neighbours: int = NEIGHBOURS) 
     """Reason 30. vectors: (n, d). seen: (t,) int64, positions of the training images. -> (n,) float32 in [0, 1).
 
     r / (r + typical), r the mean distance to the nearest training images (Ramaswamy et al. 2000), typical its median
-    among training images. 0.5: as far as a typical one. 0 where there is no other training image.
+    among training images. 0.5: as far as a typical one. NaN with fewer than two training images.
     """
     if len(seen) < 2:
-        return torch.zeros(len(vectors))
+        return torch.full((len(vectors),), torch.nan)
     count = min(neighbours, len(seen) - 1)
     parts = torch.split(torch.arange(len(vectors)), max(1, _BLOCK // len(seen)))
     reach = torch.cat([_reach(distances_between(vectors, rows, seen), count) for rows in parts])

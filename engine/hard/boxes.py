@@ -23,8 +23,7 @@ from engine.hard.measured import box_features, counted_boxes, image_features
 from engine.hard.mining import Evidence, Mined, View, mined
 from engine.hard.predict_score import nothing_found
 from engine.hard.questions import box_labels, has_automatic_boxes
-from engine.hard.sequential import sequences_of
-from engine.samples import Sample
+from engine.samples import OBJECT_DETECTION, Label, Sample, Shape
 from engine.survey import Survey
 
 #: An image whose surest box is less sure than that shows nothing, perhaps (reason 0): as likely wrong as right.
@@ -53,10 +52,12 @@ class Boxes:
 
 
 def boxes_of(samples: Sequence[Sample]) -> Boxes:
-    """The boxes of samples, in the order of `Sample.boxes`."""
+    """The boxes of samples, in the order of `Sample.boxes`. Those of labels of another type are neither asked nor
+    told."""
     drawn = [
-        (row, shape.name, label.by_human, shape.confidence, has_automatic_boxes(sample))
+        (row, shape.name, _of_interest(label) and label.by_human, shape.confidence, _of_interest(label) and asked)
         for row, sample in enumerate(samples)
+        for asked in [has_automatic_boxes(sample)]
         for label in sample.labels
         if label.drawing is not None
         for shape in label.drawing.shapes
@@ -74,6 +75,10 @@ def boxes_of(samples: Sequence[Sample]) -> Boxes:
     )
 
 
+def _of_interest(label: Label) -> bool:
+    return label.type == OBJECT_DETECTION
+
+
 @dataclass(frozen=True, slots=True)
 class Sights:
     """What n samples and their m boxes show: vectors (n, d) and (m, e), rows of NaN where there is no image."""
@@ -83,18 +88,24 @@ class Sights:
 
 
 def hard_boxes(
-    samples: Sequence[Sample], found: Survey, sights: Sights, config: HardConfig | None = None, *, seed: int = 0
+    samples: Sequence[Sample],
+    found: Survey,
+    sights: Sights,
+    sequences: Sequence[Sequence[int]] = (),
+    config: HardConfig | None = None,
+    *,
+    seed: int = 0,
 ) -> HardExamples:
-    """Of n samples with their survey. Human-drawn boxes are the training set."""
+    """Of n samples with their survey. Human-drawn boxes are the training set. sequences: positions in order."""
     config = replace(config or HardConfig(), combiner="weights")
     boxes = boxes_of(samples)
     miners = [name for name, weight in config.weights.items() if weight > 0]
     of_boxes, box_scores = _mined_boxes(boxes, found, sights.of_boxes, miners, seed)
     by_box = judged(of_boxes, box_scores, judge_of(of_boxes, box_scores, config), seed=seed)
-    of_images, image_scores = _mined_images(samples, boxes, found, sights.of_images, miners, seed)
+    of_images, image_scores = _mined_images(samples, boxes, found, sights.of_images, sequences, miners, seed)
     scores = _together(image_scores, box_scores, boxes, len(samples))
     if "predict_score_mining" in miners:
-        scores[0] = _nothing_found(boxes, of_images.given[:, 0])
+        scores[0] = _nothing_found(samples, of_images.given[:, 0])
     nobody_around = torch.full((len(samples), 1), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, nobody_around)
     answer = judged(of_images, together, judge_of(of_images, together, config), seed=seed)
@@ -131,7 +142,13 @@ def _mined_boxes(
 
 
 def _mined_images(
-    samples: Sequence[Sample], boxes: Boxes, found: Survey, vectors: Tensor, miners: Sequence[str], seed: int
+    samples: Sequence[Sample],
+    boxes: Boxes,
+    found: Survey,
+    vectors: Tensor,
+    sequences: Sequence[Sequence[int]],
+    miners: Sequence[str],
+    seed: int,
 ) -> tuple[Evidence, Mined]:
     """Every image with all that is drawn on it as one answer, by a person or by a machine."""
     n = len(samples)
@@ -148,7 +165,7 @@ def _mined_images(
         False,
         (View(vectors, (told & there).nonzero()[:, 0]),),
         features,
-        sequences=sequences_of([sample.source for sample in samples]),
+        sequences=sequences,
         said=_composition(boxes, n),
     )
     return evidence, mined(evidence, miners=[name for name in miners if name in _OF_IMAGES], seed=seed)
@@ -173,9 +190,17 @@ def _together(image_scores: Mined, box_scores: Mined, boxes: Boxes, n: int) -> d
     return scores
 
 
-def _nothing_found(boxes: Boxes, asked: Tensor) -> Tensor:
-    """Reason 0. (n,), NaN where nothing is in question. Boxes that came without a confidence are sure."""
-    surest = torch.zeros(len(asked))
-    sure = torch.where(boxes.asked, boxes.confidences.nan_to_num(1.0), 0.0)
-    surest.scatter_reduce_(0, boxes.rows, sure, "amax")
-    return torch.where(asked, nothing_found(surest, floor=_FLOOR), torch.nan)
+def _nothing_found(samples: Sequence[Sample], asked: Tensor) -> Tensor:
+    """Reason 0. (n,), NaN where nothing is in question. What came without a confidence is sure; any shape counts."""
+    surest = [
+        max(
+            (_sure(shape) for label in box_labels(sample) if label.drawing for shape in label.drawing.shapes),
+            default=0.0,
+        )
+        for sample in samples
+    ]
+    return torch.where(asked, nothing_found(torch.tensor(surest), floor=_FLOOR), torch.nan)
+
+
+def _sure(shape: Shape) -> float:
+    return 1.0 if shape.confidence is None else shape.confidence

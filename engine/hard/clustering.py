@@ -26,7 +26,8 @@ _AMONG: Final = 20_000
 
 def disagreement(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, generator: torch.Generator) -> Tensor:
     """Reason 2. vectors: (n, d). seen: (t,) int64, positions of the training images. told: (t, k) bool, their labels.
-    given: (n, k) bool, the labels in question. -> (n, k) float32 in [0, 1], NaN where no label is in question.
+    given: (n, k) bool, the labels in question. -> (n, k) float32 in [0, 1], NaN where no label is in question, and
+    everywhere with fewer than two training images.
 
     1 - the share of the label among the training images of the clusters (k-means) around the sample, near clusters
     counting more; one training image more of each label is supposed to be everywhere. What a training sample says of
@@ -34,7 +35,7 @@ def disagreement(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, 
     """
     t, k = told.shape
     if t < 2:
-        return torch.where(given, 0.0, math.nan)
+        return torch.full(given.shape, math.nan)
     clusters = kmeans(vectors[seen].float(), max(2, min(_PER_LABEL * k, t // _LEAST_EACH)), generator=generator)
     votes = torch.zeros(len(clusters.centers), k).index_add_(0, clusters.assignment.cpu(), told.float())
     distances = torch.cdist(vectors.float(), clusters.centers.float())
@@ -51,27 +52,25 @@ def around(
     vectors: Tensor, beliefs: Tensor, given: Tensor, *, generator: torch.Generator, among: int = _AMONG
 ) -> Tensor:
     """vectors: (n, d), rows of NaN for none. beliefs: (n, k) in [0, 1], what people said of each sample, else what is
-    believed. given: (n, k) bool, the labels in question. -> (n, k) float32 in [0, 1], NaN where no label is in
-    question.
+    believed; rows of NaN for nothing. given: (n, k) bool, the labels in question. -> (n, k) float32 in [0, 1], NaN
+    where no label is in question.
 
-    1 - what is believed of the label on the mean among the NEIGHBOURS nearest samples, of all there are, or of `among`
-    drawn ones; never of the sample itself (the nearest-neighbour rule of Wilson 1972, with the unlabeled samples too).
+    1 - what is believed of the label on the mean among the NEIGHBOURS nearest samples, of all of which something is, or
+    of `among` drawn ones; never of the sample itself (the nearest-neighbour rule of Wilson 1972, with the unlabeled
+    samples too).
     """
-    there = (~vectors.isnan().any(dim=1)).nonzero()[:, 0]
+    there = ~vectors.isnan().any(dim=1)
+    rows, base = there.nonzero()[:, 0], (there & ~beliefs.isnan().any(dim=1)).nonzero()[:, 0]
     result = torch.full(given.shape, math.nan)
-    if len(there) < 2:
+    if len(base) < 2:
         return result
-    x = vectors[there].float()
-    if len(there) <= among:
-        asked, base = nearest(x, None, min(NEIGHBOURS, len(there) - 1)), there
-    else:
-        drawn = torch.randperm(len(there), generator=generator)[:among]
-        base = there[drawn]
-        asked = nearest(x, x[drawn], NEIGHBOURS + 1)
-        asked = _without(asked, there, base)
+    if len(base) > among:
+        base = base[torch.randperm(len(base), generator=generator)[:among].sort().values]
+    count = min(NEIGHBOURS, len(base) - 1)
+    asked = _without(nearest(vectors[rows].float(), vectors[base].float(), count + 1), rows, base)
     for column in range(given.shape[1]):
         share = beliefs[base, column].float()[asked].mean(dim=1)
-        result[there, column] = torch.where(given[there, column], (1 - share).clamp(0, 1), math.nan)
+        result[rows, column] = torch.where(given[rows, column], (1 - share).clamp(0, 1), math.nan)
     return result
 
 

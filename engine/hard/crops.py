@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.errors import ImageError
+from engine.errors import ImageError, Stopped
 from engine.images import MAX_PIXELS, Pixels, decode_picture, stream
 from engine.survey import resized
 
@@ -22,11 +22,12 @@ def crops(
     side: int,
     threads: int,
     max_pixels: int = MAX_PIXELS,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Tensor]:
     """Of each file the insides of its boxes, (m, 4) xyxy pixels: batches (B, 3, side, side) uint8, file after file.
 
     A box is cut at the border of its image, and is one pixel at least. Of a file that cannot be read any more the
-    insides are black.
+    insides are black. Raises Stopped once `stopped()` says so.
     """
 
     def work(at: int, content: bytes) -> npt.NDArray[np.uint8]:
@@ -34,6 +35,8 @@ def crops(
 
     done = 0
     for batch in stream(paths, work, threads=threads):
+        if stopped():
+            raise Stopped("stopped while looking at boxes")
         found = []
         for each in batch:
             black = np.zeros((len(boxes[done]), side, side, 3), np.uint8)

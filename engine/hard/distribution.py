@@ -19,13 +19,14 @@ _NORMAL_TAIL: Final = 1.2816
 #: The least spread, of values and of logarithms: what nobody would notice is no offset, however uniform the rest.
 _LEAST_SPREAD: Final = 0.02
 _LEAST_LOG_SPREAD: Final = 0.05
+_LOG_FLOOR: Final = 0.01
 #: Tails are as heavy as those of a t distribution with so many degrees of freedom, or fewer for few samples.
 _FREEDOM: Final = 8
 
 
 def offset(values: _Numbers, reference: _Numbers, *, log: bool = False) -> npt.NDArray[np.float32]:
-    """Reasons 5-18. values: (n,). reference: (r,), of the training set. log: compare logarithms of 1 + value. ->
-    (n,) float32 in [0, 1].
+    """Reasons 5-18. values: (n,) >= 0. reference: (r,), of the training set. log: compare logarithms, of values plus
+    one in a hundred of the reference's median. -> (n,) float32 in [0, 1].
 
     How much of a distribution like the training set's lies nearer to its middle: 0 in the middle, 0.9 at its 5th and
     95th percentiles, 1 far out. Middle: the median; spread: of each side by itself, from the 10th and 90th percentiles,
@@ -36,7 +37,8 @@ def offset(values: _Numbers, reference: _Numbers, *, log: bool = False) -> npt.N
     if not len(reference):
         return np.where(np.isnan(values), np.nan, 0).astype(np.float32)
     if log:
-        values, reference = np.log1p(np.maximum(values, 0)), np.log1p(np.maximum(reference, 0))
+        least = max(_LOG_FLOOR * float(np.median(reference)), 1e-12)
+        values, reference = (np.log(np.maximum(each, 0) + least) for each in (values, reference))
     low, middle, high = np.quantile(reference, (_TAILS[0], 0.5, _TAILS[1]))
     least = _LEAST_LOG_SPREAD if log else _LEAST_SPREAD
     below, above = max((middle - low) / _NORMAL_TAIL, least), max((high - middle) / _NORMAL_TAIL, least)

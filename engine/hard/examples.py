@@ -63,9 +63,10 @@ class HardExamples:
     question is wrong (with several labels a sample: any of them, or a missing one); 0 where none is. hard: (n,) bool,
     coefficient >= threshold. reasons: of the hard ones, numbers by contribution, largest first. labels: the same of
     each label by itself. scores: reason -> (n,) float32 in [0, 1], NaN where there is none. shares: reason -> (n,)
-    float32 in [0, 1], what it contributes to the coefficient, all together 1, or 0 where nothing does. left: what a
-    review by descending coefficient leaves, only by `calibrated`: of the samples that nobody labeled. choices: what was
-    chosen and learned, JSON values. names: of the columns of labels, where they are known.
+    float32 in [0, 1], what it contributes to the coefficient, all together 1, or 0 where nothing does. far: reason ->
+    the score from which on it is given. left: what a review by descending coefficient leaves, only by `calibrated`: of
+    the samples that nobody labeled. choices: what was chosen and learned, JSON values. names: of the columns of labels,
+    where they are known.
     """
 
     coefficients: npt.NDArray[np.float32]
@@ -74,6 +75,7 @@ class HardExamples:
     labels: HardLabels
     scores: Mapping[int, npt.NDArray[np.float32]]
     shares: Mapping[int, npt.NDArray[np.float32]]
+    far: Mapping[int, float]
     combiner: str
     threshold: float
     left: tuple[Residual, ...]
@@ -155,6 +157,7 @@ def judged(evidence: Evidence, found: Mined, judge: Judge, *, seed: int) -> Hard
         _labels(evidence, found, judge),
         {number: score.numpy() for number, score in found.scores.items()},
         {number: share.numpy() for number, share in shares_of(found.scores, judge.scale, judge.weights).items()},
+        dict(judge.scale.far),
         judge.combiner,
         judge.threshold,
         _left(evidence, found, judge, seed),

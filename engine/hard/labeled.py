@@ -86,14 +86,14 @@ class Look:
         progress: Callable[[int], None] = lambda done: None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Vectors (v, n, d) of length 1 of each of v networks, and by reason (n,) how much a prediction changes; zeros
-        and NaN where there is no image.
+        """Vectors (v, n, d) of length 1 of each of v networks, and by reason (n,) how much a prediction changes; NaN
+        where there is no image.
 
         judges: (n,) int64, the network that is asked about altered images of each sample; -1: any, the first one then,
         for asking all costs several times as much and tells hardly more.
         """
         n, networks = len(judges), self.committee.networks
-        vectors = torch.zeros(len(networks), n, self.committee.spec.dim)
+        vectors = torch.full((len(networks), n, self.committee.spec.dim), torch.nan)
         changes = {OPERATORS[name]: torch.full((n,), torch.nan) for name in self.operators}
         device = next(networks[0].parameters()).device
         for start in range(0, len(thumbnails), _BATCH):

@@ -111,8 +111,12 @@ class Evidence:
 
     @property
     def beliefs(self) -> Tensor:
-        """(n, k): what people said, and where nobody did, what is believed."""
-        return torch.where(self.told.any(dim=1, keepdim=True), self.told.float(), self.compared)
+        """(n, k): what people said, and where nobody did, what is believed; rows of NaN where nothing is."""
+        unknown = self.probabilities.isnan().any(dim=1, keepdim=True)
+        given = torch.where(self.predicted[:, None], self.given.float(), torch.nan)
+        return torch.where(
+            self.told.any(dim=1, keepdim=True), self.told.float(), torch.where(unknown, given, self.probabilities)
+        )
 
     @classmethod
     def of_arrays(
@@ -212,7 +216,8 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
                 view.vectors, view.seen, evidence.told[view.seen], weighed, generator=generator_of(seed, at)
             ),
         )
-        of_labels[2] = torch.where(around_.isnan(), by_clusters, (by_clusters + around_) / 2)
+        both = torch.where(around_.isnan(), by_clusters, (by_clusters + around_) / 2)
+        of_labels[2] = torch.where(by_clusters.isnan(), around_, both)
     if _SIMILARITY in miners and evidence.views:
         of_labels[3] = _over_views(
             evidence, lambda view, at: unlikeness(view.vectors, view.seen, evidence.told[view.seen], weighed)

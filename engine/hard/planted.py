@@ -53,25 +53,40 @@ def label_errors(evidence: Evidence, config: HardConfig | None = None, *, seed: 
     wrong = replace(evidence, given=planted(evidence, generator=generator_of(seed, "planted")))
     judge, share = _learned(evidence, found, wrong, mined(wrong, miners=miners, seed=seed), config)
     answer = judged(evidence, found, judge, seed=seed)
-    learned = {"learned_from": f"{int(asked.sum())} planted labels", "estimated_share_wrong": round(share, 4)}
-    return replace(answer, choices={**answer.choices, **learned})
+    count = int(asked.sum())
+    learned = {"learned_from": f"{count} planted labels", "estimated_share_wrong": round(share, 4)}
+    choices = {name: value for name, value in answer.choices.items() if name != "errors_out_of_fold"}
+    return replace(answer, choices={**choices, "judged_out_of_fold": count, **learned})
 
 
-def share_wrong(probabilities: Tensor, given: Tensor) -> float:
-    """The share of labels that are wrong, by the models alone. probabilities: (n, k). given: (n, k) bool.
+def share_wrong(probabilities: Tensor, given: Tensor, *, multi_label: bool = False) -> float:
+    """The share of samples with a wrong label, by the models alone. probabilities: (n, k). given: (n, k) bool.
 
     A label is counted as wrong where models are as sure of another one as they usually are where that one is given
     (confident joint: Northcutt et al. 2021), and as right where they are so of the label itself; each label counts as
-    often as it is given.
+    often as it is given. Of several labels a sample each is a question of its own: wrong where models are as sure of no
+    as they usually are where it is not given.
     """
     p, told = probabilities.double(), given.double()
     often = told.sum(dim=0)  # (k,)
-    usual = (p * told).sum(dim=0) / often.clamp(min=1)
-    sure = torch.where(p >= usual.clamp(min=1e-9), p, 0.0)
-    of = F.one_hot(sure.argmax(dim=1), p.shape[1]).double() * (sure.amax(dim=1, keepdim=True) > 0)
-    joint = told.T @ of  # (k, k): people say, models say
-    wrong = 1 - joint.diagonal() / joint.sum(dim=1).clamp(min=1)
-    return float((wrong * often).sum() / often.sum().clamp(min=1))
+    yes = _usual(p, told)
+    if multi_label:
+        no = _usual(1 - p, 1 - told)
+        wrong_ones, right_ones = (((1 - p) >= no) * told).sum(dim=0), ((p >= yes) * told).sum(dim=0)
+        wrong = wrong_ones / (wrong_ones + right_ones).clamp(min=1)
+    else:
+        sure = torch.where(p >= yes, p, 0.0)
+        of = F.one_hot(sure.argmax(dim=1), p.shape[1]).double() * (sure.amax(dim=1, keepdim=True) > 0)
+        joint = told.T @ of  # (k, k): people say, models say
+        wrong = 1 - joint.diagonal() / joint.sum(dim=1).clamp(min=1)
+        wrong = torch.where(joint.sum(dim=1) > 0, wrong, 0.0)
+    return float((wrong * often).sum() / max(1, len(p)))
+
+
+def _usual(p: Tensor, told: Tensor) -> Tensor:
+    """(k,): the mean where it is told; where it never is, nothing is as sure as that."""
+    often = told.sum(dim=0)
+    return torch.where(often > 0, (p * told).sum(dim=0) / often.clamp(min=1), torch.inf).clamp(min=1e-9)
 
 
 def planted(evidence: Evidence, *, generator: torch.Generator) -> Tensor:
@@ -104,7 +119,7 @@ def _learned(
     doubts, doubts_wrong = found.doubts(evidence)[asked], found_wrong.doubts(wrong)[asked]
     suspicion = (doubts[:, 0] > 0.5).float()  # of each given label; at first, models that say otherwise are believed
     count = len(suspicion)
-    estimated = share_wrong(evidence.probabilities[asked], evidence.given[asked])
+    estimated = share_wrong(evidence.probabilities[asked], evidence.given[asked], multi_label=evidence.multi_label)
     share = min(max(estimated, 1 / (2 * count)), _MOST_WRONG)
     kinds = torch.arange(3 * count) >= count  # given as right ones, given as wrong ones, planted
     threshold = THRESHOLD if config.threshold is None else config.threshold

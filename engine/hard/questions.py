@@ -72,7 +72,8 @@ def image_labels(sample: Sample) -> Iterator[Label]:
 
 def box_labels(sample: Sample) -> Iterator[Label]:
     """The labels of an image sample whose boxes were read."""
-    return (label for label in sample.labels if label.type == OBJECT_DETECTION and label.drawing is not None)
+    labels = sample.labels if sample.is_image else ()
+    return (label for label in labels if label.type == OBJECT_DETECTION and label.drawing is not None)
 
 
 def has_automatic_boxes(sample: Sample) -> bool:

@@ -38,7 +38,7 @@ from engine.hard.planted import label_errors
 from engine.hard.questions import Questions, box_labels, has_automatic_boxes, image_labels, questions_of
 from engine.hard.sequential import sequences_of
 from engine.images import MAX_PIXELS
-from engine.label.classifier import Classifier
+from engine.label.classifier import Classifier, resized
 from engine.label.fast import FOLDS
 from engine.label.labeling import auto_label
 from engine.label.plan import Stage
@@ -67,20 +67,28 @@ class Said:
     values: npt.NDArray[np.float32]
     judges: npt.NDArray[np.int64] | None = None
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample may have several labels: then rows need not sum to 1."""
+        sums = self.values[~np.isnan(self.values).any(axis=1)].sum(axis=1)
+        return bool((np.abs(sums - 1) > 1e-3).any())
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
     """What was found among n samples, and what it rests on.
 
-    found: of the n samples. rows: (r,) int64, those in question. of_boxes: whether their labels are boxes. train: the t
-    training samples from elsewhere. survey: of the samples. vectors: (n + t, d), how the samples and the t training
-    ones from elsewhere look; rows of NaN where there is nothing to see. told: (n + t, k) bool, what people said,
-    columns found.names. failures: of training images, too. notes: what a person should know, a line each.
+    found: of the n samples. rows: (r,) int64, those in question. of_boxes: whether their labels are boxes. multi_label:
+    whether one may have several. train: the t training samples from elsewhere. survey: of the samples. vectors: (n + t,
+    d), how the samples and the t training ones from elsewhere look; rows of NaN where there is nothing to see. told: (n
+    + t, k) bool, what people said, columns found.names. failures: of training images, too. notes: what a person should
+    know, a line each.
     """
 
     found: HardExamples
     rows: npt.NDArray[np.int64]
     of_boxes: bool
+    multi_label: bool
     train: Dataset
     survey: Survey
     vectors: Tensor
@@ -259,7 +267,10 @@ def _among_images(
     of_train = setting.surveyed(train, side, READING_TRAINING)
     assert found.thumbnails is not None and of_train.thumbnails is not None
     everything = [*samples, *train]
-    questions = questions_of(everything, further_names=model.labels if model is not None else ())
+    known = (*(model.labels if model is not None else ()), *(said.labels if said is not None else ()))
+    questions = questions_of(everything, further_names=known)
+    several = questions.multi_label or bool(model and model.multi_label) or bool(said and said.multi_label)
+    questions = replace(questions, multi_label=several)
     readable = torch.from_numpy(np.concatenate([found.readable, of_train.readable]))
     questions = replace(questions, told=questions.told & readable[:, None])
     judges = torch.full((len(everything),), -1)
@@ -297,7 +308,7 @@ def _among_images(
     failures = (*found.failures, *of_train.failures)
     notes = tuple(_missing(config, questions, committee is not None))
     rows = np.flatnonzero(questions.given.any(dim=1)[: len(samples)].numpy())
-    return Search(answer, rows, False, train, found, vectors[0], questions.told, failures, notes)
+    return Search(answer, rows, False, several, train, found, vectors[0], questions.told, failures, notes)
 
 
 def _by_networks(
@@ -379,7 +390,7 @@ def _contents(surveys: Sequence[Survey], setting: _Setting, advance: Callable[[i
         for batch in chain.from_iterable(each.batches(_BATCH) for each in thumbnails):
             if setting.stopped():
                 raise Stopped("stopped while looking at contents")
-            yield batch
+            yield resized(batch, setting.encoder.size)
 
     found = content_vectors(batches, encoder=setting.encoder, device=setting.device, progress=advance)
     result = torch.full((total, found.shape[1]), torch.nan)
@@ -390,7 +401,7 @@ def _contents(surveys: Sequence[Survey], setting: _Setting, advance: Callable[[i
 def _missing(config: HardConfig, questions: Questions, asked_again: bool) -> Iterator[str]:
     """Which miners had nothing to go by."""
     if config.altering and not asked_again:
-        yield "aug_consistent_mining did not run: it asks the model that predicted, and there is none"
+        yield "aug_consistent_mining did not run: it asks the networks of the model, and there are none"
     if not bool(questions.told.any()):
         yield "there is no training set: nothing tells what images of a label look like, and nothing was learned"
     elif bool((questions.given & questions.confidences.isnan()).any()):
@@ -419,19 +430,30 @@ def _among_boxes(samples: Dataset | Sequence[Sample], train: Dataset, setting: _
     of_boxes = torch.full((len(rows), 1), torch.nan)
     if paths:
         threads = setting.threads or os.cpu_count() or 1
-        inside = partial(crops, paths, boxes, side=side, threads=threads, max_pixels=setting.max_pixels)
-        vectors = content_vectors(inside, encoder=setting.encoder, device=setting.device)
+        inside = partial(
+            crops, paths, boxes, side=side, threads=threads, max_pixels=setting.max_pixels, stopped=setting.stopped
+        )
+        share = len(everything) / max(1, sum(map(len, boxes)))
+        vectors = content_vectors(
+            inside,
+            encoder=setting.encoder,
+            device=setting.device,
+            progress=lambda done: advance(len(everything) + int(share * done)),
+        )
         of_boxes = torch.full((len(rows), vectors.shape[1]), torch.nan)
         of_boxes[torch.tensor(rows)] = vectors
     advance(2 * len(everything))
-    answer = hard_boxes(everything, together, Sights(of_images, of_boxes), config, seed=setting.seed)
+    order = sequences_of([sample.source for sample in samples])
+    answer = hard_boxes(everything, together, Sights(of_images, of_boxes), order, config, seed=setting.seed)
     told = torch.tensor([[any(label.by_human for label in box_labels(sample))] for sample in everything])
     notes = ["aug_consistent_mining did not run: it needs the detector that predicted"] if config.altering else []
     if not bool(told.any()):
         notes.append("there is no training set: nothing tells what boxes of a label look like")
     failures = (*found.failures, *of_train.failures)
     rows_asked = np.flatnonzero([has_automatic_boxes(sample) for sample in samples])
-    return Search(_first(answer, len(samples)), rows_asked, True, train, found, of_images, told, failures, tuple(notes))
+    return Search(
+        _first(answer, len(samples)), rows_asked, True, False, train, found, of_images, told, failures, tuple(notes)
+    )
 
 
 def _joined(first: Survey, second: Survey) -> Survey:
@@ -485,7 +507,10 @@ def _among_labels(
     rows = np.unique(answer.labels.rows)
     nobody = Dataset((), Sources(Path()))
     failures = labeling.survey.failures
-    return Search(answer, rows, False, nobody, labeling.survey, vectors, evidence.told, failures, labeling.notes)
+    several = labeling.targets.multi_label
+    return Search(
+        answer, rows, False, several, nobody, labeling.survey, vectors, evidence.told, failures, labeling.notes
+    )
 
 
 def _first(found: HardExamples, n: int) -> HardExamples:

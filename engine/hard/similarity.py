@@ -23,9 +23,11 @@ def unlikeness(vectors: Tensor, seen: Tensor, told: Tensor, given: Tensor, *, ne
 
     same / (same + other): the mean distances to the nearest training images that have the label and that have none of
     the labels given (the nonconformity of nearest-neighbour conformal prediction: Vovk et al. 2005). 0.5: as near to
-    others as to its own. 1: no training image has the label. 0: all have.
+    others as to its own. 1: no training image has the label. 0: all have. NaN without training images.
     """
     result = torch.full(given.shape, math.nan)
+    if not len(seen):
+        return result
     for column in range(given.shape[1]):
         asked = given[:, column].nonzero()[:, 0]
         for rows in torch.split(asked, max(1, _BLOCK // max(1, len(seen)))):

@@ -33,10 +33,11 @@
   });
 
   for (const gallery of document.querySelectorAll(".gallery")) {
-    const items = [...gallery.querySelectorAll("li[data-why]")];
-    if (!items.length) continue;
     const list = gallery.querySelector(".tiles");
-    const whys = new Map(items.map((item) => [item, whyOf(item)]));
+    const hard = [...gallery.querySelectorAll("li[data-why]")];
+    if (!hard.length) continue;
+    const items = [...list.children];
+    const whys = new Map(hard.map((item) => [item, whyOf(item)]));
     const tally = (keys) => {
       const counts = new Map();
       for (const key of keys) counts.set(key, (counts.get(key) || 0) + 1);
@@ -49,15 +50,15 @@
       box.addEventListener("change", draw);
       return [make("label", { textContent: `${name} ` }, box), box];
     };
-    const reasons = tally(items.flatMap((item) => whys.get(item).reasons.map(([number]) => number)));
-    const labels = tally(items.flatMap((item) => [...new Set(whys.get(item).labels)]));
+    const reasons = tally(hard.flatMap((item) => whys.get(item).reasons.map(([number]) => number)));
+    const labels = tally(hard.flatMap((item) => [...new Set(whys.get(item).labels)]));
     const [reasonField, reason] = select("Reason", reasons.map(([number, count]) => [number, `${number} ${words[number]} (${count})`]));
     const [labelField, label] = select("Label", labels.map(([name, count]) => [name, `${seen(name)} (${count})`]));
     const take = make("button", { type: "button", className: "take" });
-    const chosen = () => items.filter((item) => !item.hidden);
+    const chosen = () => items.filter((item) => !item.hidden && item.dataset.line);
     function draw() {
       for (const item of items) {
-        const why = whys.get(item);
+        const why = whys.get(item) || { reasons: [], labels: [] };
         item.hidden = Boolean((reason.value && !why.reasons.some(([number]) => `${number}` === reason.value))
           || (label.value && !why.labels.includes(label.value)));
       }
@@ -67,17 +68,18 @@
         if (more) more.remove();
       }
       const count = chosen().length;
-      take.textContent = `Download ${count === items.length ? "these" : "the selection"} as a manifest (${count})`;
+      const all = !reason.value && !label.value;
+      take.textContent = `Download ${all ? "hard ones" : "the selection"} as a manifest (${count})`;
       take.disabled = !count;
     }
     take.addEventListener("click", () => {
-      const lines = chosen().filter((item) => item.dataset.line).map((item) => `${item.dataset.line}\n`);
+      const lines = chosen().map((item) => `${item.dataset.line}\n`);
       const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
       Object.assign(document.createElement("a"), { href: url, download: "selection.manifest" }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000);
     });
     const form = make("form", { className: "controls" }, reasonField, labelField);
-    if (items.some((item) => item.dataset.line)) form.append(take);
+    if (chosen().length) form.append(take);
     form.addEventListener("submit", (event) => event.preventDefault());
     list.before(form);
     draw();

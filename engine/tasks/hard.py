@@ -105,13 +105,13 @@ def hard_task(
     """
     if labeled and (train is not None or model is not None):
         raise UsageError("labeled: models are trained out of fold, so neither train nor model can be given")
-    said, notes = None, list(dataset.notes)
+    notes = list(dataset.notes)
+    own = dataset.sources.root / _MODEL_FOLDER
     earlier = None if labeled else earlier_probabilities(dataset)
-    if earlier is not None:
-        known = np.where(earlier.labeled, earlier.judges, -1)
-        said = Said(earlier.sources, earlier.labels, earlier.values, known)
-        if model is None and (dataset.sources.root / _MODEL_FOLDER).is_dir():
-            model = dataset.sources.root / _MODEL_FOLDER
+    said = None
+    if earlier is not None and (model is None or model.resolve() == own.resolve()):
+        said = Said(earlier.sources, earlier.labels, earlier.values, np.where(earlier.labeled, earlier.judges, -1))
+        model = own if own.is_dir() else model
         notes.append(
             "this is a result of auto labeling: its probabilities are used" + (", its model too" if model else "")
         )

@@ -212,7 +212,7 @@ def hard_page(
     more = f" The first {len(shown):,} of {hard:,}; hard.csv has all." if hard > len(shown) else ""
     decisions = None
     if not done.of_boxes:
-        decisions = Decisions(found.names, several=_several(found), advice=_ADVICE_LABELED if labeled else _ADVICE)
+        decisions = Decisions(found.names, several=done.multi_label, advice=_ADVICE_LABELED if labeled else _ADVICE)
     failures = (*dataset.failures, *done.failures)
     return Page(
         title=f"{dataset.name}: {hard:,} hard example{'s' * (hard != 1)}",
@@ -248,10 +248,6 @@ def _columns(found: HardExamples) -> dict[int, list[int]]:
     for row, column in zip(found.labels.rows.tolist(), found.labels.columns.tolist(), strict=True):
         columns.setdefault(row, []).append(column)
     return columns
-
-
-def _several(found: HardExamples) -> bool:
-    return len(set(found.labels.rows.tolist())) < len(found.labels)
 
 
 def _with_boxes(dataset: Dataset) -> Callable[[int, Pixels], Pixels]:

@@ -6,7 +6,9 @@ Only the images that are shown are read again, in parallel. Knows nothing of whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -108,17 +110,30 @@ def tiles_of(
 ) -> list[Tile]:
     """Tiles of the samples at these positions: each file is read again, in `threads` threads. draw: draws on the
     picture of the sample at a position."""
-    paths = [dataset.path(dataset[position]) for position in positions]
-    images: list[bytes | None] = []
+    placed = {at: path for at, position in enumerate(positions) if (path := _path(dataset, position)) is not None}
+    read = list(placed)
+    images: dict[int, bytes] = {}
 
     def work(at: int, content: bytes) -> bytes:
         rgb = decode_picture(content).rgb
-        return thumbnail(draw(positions[at], rgb) if draw is not None else rgb)
+        return thumbnail(draw(positions[read[at]], rgb) if draw is not None else rgb)
 
-    for batch in stream(paths, work, threads=threads):
-        images += [None if isinstance(image, ImageError) else image for image in batch]
-        progress(len(images))
-    return [Tile(image, path.name, caption) for image, path, caption in zip(images, paths, captions, strict=True)]
+    done = 0
+    for batch in stream(list(placed.values()), work, threads=threads):
+        for at, image in zip(read[done:], batch, strict=False):
+            if not isinstance(image, ImageError):
+                images[at] = image
+        done += len(batch)
+        progress(done)
+    names = [placed[at].name if at in placed else dataset[row].source for at, row in enumerate(positions)]
+    return [Tile(images.get(at), name, caption) for at, (name, caption) in enumerate(zip(names, captions, strict=True))]
+
+
+def _path(dataset: Dataset, position: int) -> Path | None:
+    """Where an image lies; None for a source that is not on this machine."""
+    with suppress(ImageError):
+        return dataset.path(dataset[position])
+    return None
 
 
 def _told(feature: str, value: float) -> str:
