@@ -17,9 +17,10 @@ Printed: area under the ROC curve for "the label is wrong", average precision, s
 and 20 % reviewed, the mean over the seeds; expected calibration error and Brier skill of the calibrated coefficient;
 the difference of areas to the best peer with a 90 % interval (bootstrap over the images, paired); how often the 90 %
 interval of what a review leaves holds the truth (at 0, 5, 10 and 20 % reviewed); what part of the images a person must
-review until the engine says that 98 and 99.5 % are right, and how many are; seconds of all miners over those of one
-look at every image by all networks. With --ablation the area of each miner alone and of all but each, by both
-combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which then takes seconds.
+review until the engine, which learns from the review, says that 98 and 99.5 % are right, and how many are; seconds of
+all miners over those of one look at every image by all networks. With --ablation the area of each miner alone and of
+all but each, by both combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which
+then takes seconds.
 
 RECORDED
 """
@@ -129,10 +130,12 @@ def peers(probabilities: np.ndarray, given: np.ndarray, vectors: np.ndarray, see
 
 @dataclass
 class Observed:
-    """One labeling, and what is known about it. rows: of the automatic labels. wrong: which of them are."""
+    """One labeling, and what is known about it. rows: of the automatic labels. truth: (m, k) bool, what they should
+    be. wrong: which of them are."""
 
     evidence: Evidence
     rows: np.ndarray
+    truth: torch.Tensor
     wrong: np.ndarray
     seconds: float
     looking: float  # all miners, over one look at every image
@@ -158,8 +161,8 @@ def observed(
     hard_examples(evidence, HardConfig(combiner="calibrated"), seed=seed)
     looking = (time.perf_counter() - began) / once
     rows = np.flatnonzero(labeling.automatic)
-    given = labeling.predicted[rows].argmax(axis=1)
-    found = Observed(evidence, rows, np.array(labeling.labels)[given] != names[rows], seconds, looking)
+    truth = torch.from_numpy(names[rows][:, None] == np.array(labeling.labels))
+    found = Observed(evidence, rows, truth, (evidence.given[rows] != truth).any(dim=1).numpy(), seconds, looking)
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
         keep.write_bytes(pickle.dumps(found))
@@ -184,7 +187,7 @@ def trial(found: Observed, seed: int, ablation: bool) -> dict[str, Any]:
             **peers(probabilities / probabilities.sum(axis=1, keepdims=True), given, vectors, seen),
         },
         "covered": covered(calibrated, rows, wrong),
-        "efforts": [effort(calibrated, rows, wrong, goal) for goal in GOALS],
+        "efforts": [effort(evidence, rows, found.truth, goal, seed) for goal in GOALS],
         "seconds": found.seconds,
         "looking": found.looking,
         "choices": dict(calibrated.choices),
@@ -193,12 +196,25 @@ def trial(found: Observed, seed: int, ablation: bool) -> dict[str, Any]:
     }
 
 
-def effort(found: HardExamples, rows: np.ndarray, wrong: np.ndarray, goal: float) -> tuple[float, float]:
-    """The part to review, hardest first, until the engine says that this share is right; the share that then is."""
-    reviewed = reviews_to_reach(found.left, goal)
-    assert reviewed is not None
-    ordered = wrong[np.argsort(-found.coefficients[rows], kind="stable")]
-    return reviewed / len(rows), 1 - ordered[reviewed:].sum() / len(rows)
+def effort(evidence: Evidence, rows: np.ndarray, truth: torch.Tensor, goal: float, seed: int) -> tuple[float, float]:
+    """The part to review, hardest first, until the engine says that this share is right; the share that then is.
+
+    A person reviews a twentieth of what the engine asks for, 20 images at least, then it learns from that, and so on.
+    """
+    total, reviewed = len(rows), np.zeros(len(rows), bool)
+    given = evidence.given[rows]
+    wrong = (given != truth).any(dim=1).numpy()
+    while True:
+        told, judged = evidence.told.clone(), evidence.judged.clone()
+        told[rows[reviewed]], judged[rows[reviewed]] = truth[reviewed], True
+        found = hard_examples(replace(evidence, told=told, judged=judged), HardConfig(combiner="calibrated"), seed=seed)
+        rest = np.flatnonzero(~reviewed)
+        wanted = reviews_to_reach(found.left, 1 - (1 - goal) * total / max(1, len(rest))) if len(rest) else 0
+        assert wanted is not None
+        if wanted == 0:
+            return reviewed.mean(), 1 - wrong[~reviewed].sum() / total
+        order = rest[np.argsort(-found.coefficients[rows[rest]], kind="stable")]
+        reviewed[order[: max(20, wanted // 20)]] = True
 
 
 def ablations(evidence: Evidence, rows: np.ndarray, wrong: np.ndarray, seed: int) -> dict[str, tuple[float, ...]]:

@@ -11,7 +11,30 @@ looked for with all miners that run without a model, and a threshold of 0, so th
 Printed for each defect: its reason, the part of the images with it that have the reason among their first three, the
 part of those without that have it among theirs, and where CleanVision has the issue, what it finds of both.
 
-RECORDED
+Recorded, 2 cores, --tree signs=FOLDER --foreign CIFAR10 --boxes BCCD; a wrong label that nothing but content vectors
+speaks against is found less often, for the threshold is what one in a hundred true ones reaches:
+
+    signs, 200 labeled, 200 without a defect, 40 with each
+    defect             reasons   found  alarms   CleanVision
+    darkened                 7  100.0%    0.5%   100.0%   0.0%  dark
+    bleached                 7  100.0%    0.5%     0.0%   0.0%  light
+    grey                   8/9  100.0%    0.0%     0.0%   0.0%  grayscale
+    vivid                  8/9  100.0%    0.0%
+    blurred                 10  100.0%    1.5%     5.0%   0.0%  blurry
+    stretched                6  100.0%    0.0%   100.0%   0.0%  odd_aspect_ratio
+    tiny                     5  100.0%    0.0%   100.0%   0.0%  odd_size
+    another label          2/3   57.5%    0.5%
+    not sure                 1  100.0%    0.0%
+    foreign                 30   52.5%    0.5%
+    boxes, 182 images labeled, 54 without a defect
+    defect             reasons   found  alarms   CleanVision
+    no box                0/11  100.0%    0.0%
+    many boxes           11/18   94.7%    0.0%
+    flat box                13  100.0%    0.0%
+    huge box          14/12/18  100.0%    0.0%
+    tiny box                14  100.0%    0.0%
+    another name           2/3    0.0%    0.0%
+    not sure                 1  100.0%    0.0%
 """
 
 from __future__ import annotations

@@ -107,6 +107,23 @@ def test_hard_examples_of_a_finished_labeling_are_those_that_it_found(shared: Fi
     assert other["result"]["hard_examples"]["miners"] == ["predict_score_mining"]
 
 
+def test_what_a_person_confirmed_since_tells_how_far_to_trust(tmp_path: Path) -> None:
+    from conftest import painted
+
+    out = tmp_path / "out"
+    run_request(request(), painted(tmp_path / "few"), out)
+    before = run(hard_task(read_samples(out), Parameters()), tmp_path / "before")
+    hardest = read_samples(tmp_path / "before")
+    names = [each.source for each in sorted(hardest, key=lambda each: -(each.hard_coefficient or 0.0))[:4]]
+    wanted = {Path(name).name for name in names}
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("".join(f"{each.source}\n" for each in read_samples(out) if Path(each.source).name in wanted))
+    assert confirm(out, samples=chosen, by="anna").confirmed == 4
+    after = run(hard_task(read_samples(out), Parameters()), tmp_path / "after")
+    judged = [answer["result"]["hard_examples"]["judged_out_of_fold"] for answer in (before, after)]
+    assert judged[1] == judged[0] + 4 and after["result"]["judged_sample_count"] == 5
+
+
 def test_key_samples_are_copied_with_their_labels(shared: Finished) -> None:
     dataset, out, answer = shared
     assert answer["result"]["key_sample_count"] == 9

@@ -50,6 +50,9 @@ from engine.survey import Survey, survey
 #: Images a batch where contents are looked at.
 _BATCH: Final = 256
 
+#: No network has seen the label: all have judged it together.
+NOBODY: Final = -2
+
 READING: Final = "reading images"
 READING_TRAINING: Final = "reading training images"
 LOOKING: Final = "finding hard examples"
@@ -58,9 +61,9 @@ LOOKING: Final = "finding hard examples"
 @dataclass(frozen=True, slots=True)
 class Said:
     """What a model has said of samples. sources: n, as the data set names them. labels: k names. values: (n, k) float
-    in [0, 1], rows of NaN for nothing. judges: (n,) int64: for samples whose row is out of fold the number of the
-    network of the model that has not seen their label; -1 for others. None: nobody knows, and nothing is learned from
-    rows of labeled samples."""
+    in [0, 1], rows of NaN for nothing. judges: (n,) int64, the number of the network of the model that has not seen the
+    label of a sample and has judged it; NOBODY where none has seen it, as where a person confirmed or corrected it
+    later; -1 where all have. None: nobody knows, and nothing is learned from rows of labeled samples."""
 
     sources: Sequence[str]
     labels: Sequence[str]
@@ -287,7 +290,7 @@ def _among_images(
         View(each, (labeled & (judges != number)).nonzero()[:, 0]) for number, each in enumerate(vectors.unbind(0))
     )
     probabilities = _probabilities(samples, questions, model, said, found)
-    judged = labeled & (judges >= 0) & ~probabilities.isnan().any(dim=1)
+    judged = labeled & (judges != -1) & ~probabilities.isnan().any(dim=1)
     given = questions.given.clone()
     given[judged] = _most_probable(probabilities[judged], questions.multi_label)
     features = image_features(found)

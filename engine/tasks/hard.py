@@ -8,7 +8,8 @@
     key_samples/        with collect_key_sample: the hard examples within confidence_scope, and key_samples.manifest
 
 Labels and their confidences stay as they are. Where the data set is OUT of auto labeling, its model and probabilities
-are used. Knows nothing of the command line.
+are used; what a person has confirmed or corrected since then tells how far they can be trusted. Knows nothing of the
+command line.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from engine.files import write_bytes, write_text
 from engine.hard.examples import HardExamples
 from engine.hard.marks import marked, marked_boxes
 from engine.hard.reasons import REASONS
-from engine.hard.search import LOOKING, READING, READING_TRAINING, Said, search
+from engine.hard.search import LOOKING, NOBODY, READING, READING_TRAINING, Said, search
 from engine.label.classifier import Classifier
 from engine.label.fast import FOLDS
 from engine.label.plan import NETWORK_STAGE
@@ -110,7 +111,7 @@ def hard_task(
     earlier = None if labeled else earlier_probabilities(dataset)
     said = None
     if earlier is not None and (model is None or model.resolve() == own.resolve()):
-        said = Said(earlier.sources, earlier.labels, earlier.values, np.where(earlier.labeled, earlier.judges, -1))
+        said = Said(earlier.sources, earlier.labels, earlier.values, np.where(earlier.labeled, earlier.judges, NOBODY))
         model = own if own.is_dir() else model
         notes.append(
             "this is a result of auto labeling: its probabilities are used" + (", its model too" if model else "")
