@@ -11,7 +11,16 @@ labels, out of fold, in so many steps each; from the same out-of-fold probabilit
 Printed, the mean over the seeds: average precision of the order, F1 of what each calls wrong at its own threshold,
 expected calibration error of our coefficient, and the share of wrong labels that we estimate.
 
-RECORDED
+Recorded, --only digits --seeds 1 --steps 40:
+
+    digits, 500 labels, 1 seeds, 40 steps a network
+                            ours AP  cleanlab AP      ours F1  cleanlab F1     ours ECE    estimated         true
+    uniform        5 %        1.000        0.998        0.952        0.947        0.003        0.043        0.040
+    uniform       10 %        1.000        0.999        0.979        0.894        0.010        0.087        0.094
+    uniform       20 %        0.999        1.000        0.995        0.952        0.015        0.202        0.192
+    confusable     5 %        0.993        0.993        0.927        0.919        0.005        0.037        0.040
+    confusable    10 %        0.992        0.995        0.948        0.935        0.015        0.090        0.094
+    confusable    20 %        0.938        0.954        0.910        0.905        0.050        0.193        0.192
 """
 
 from __future__ import annotations
@@ -64,7 +73,7 @@ def planted(truth: np.ndarray, rate: float, kind: str, confused: np.ndarray, see
 
 
 def trial(
-    dataset: Dataset, truth: np.ndarray, given: np.ndarray, labels: np.ndarray, steps: int, seed: int
+    dataset: Dataset, truth: np.ndarray, given: np.ndarray, labels: np.ndarray, steps: int, seed: int, folder: Path
 ) -> list[float]:
     import cleanlab.filter
     import cleanlab.rank
@@ -73,7 +82,16 @@ def trial(
         replace(sample, labels=(Label(type=IMAGE_CLASSIFICATION, name=str(labels[k])),))
         for sample, k in zip(dataset, given, strict=True)
     )
-    labeling = auto_label(told, "fast", steps=[steps], min_per_class=2, least_unlabeled=0, networks=FOLDS, seed=seed)
+    labeling = auto_label(
+        told,
+        "fast",
+        steps=[steps],
+        min_per_class=2,
+        least_unlabeled=0,
+        networks=FOLDS,
+        seed=seed,
+        folder=folder,
+    )
     assert labeling.survey.thumbnails is not None
     evidence = evidence_of(told.samples, labeling, labeling.survey.thumbnails, operators=tuple(OPERATOR_WEIGHTS))
     found = label_errors(replace(evidence, given=evidence.told), seed=seed)
@@ -101,7 +119,7 @@ def compare(name: str, dataset: Dataset, names: np.ndarray, options: argparse.Na
     for kind in KINDS:
         for rate in RATES:
             trials = [
-                trial(some, truth, planted(truth, rate, kind, confused, seed), labels, options.steps, seed)
+                trial(some, truth, planted(truth, rate, kind, confused, seed), labels, options.steps, seed, folder)
                 for seed in range(options.seeds)
             ]
             figures = "".join(f"{value:13.3f}" for value in np.mean(trials, axis=0))
