@@ -23,7 +23,7 @@ all but each, by both combiners. --keep: what labeling has found is kept in FOLD
 then takes seconds.
 
 Recorded, 2 cores without AMX, --algorithms fast --seeds 3 --minutes 1 (other work ran beside digits with 50 labels and
-signs with 100, which took steps from networks; one of signs is wrong in a quarter for it):
+signs with 100, which took steps from networks; one of signs is wrong in a fifth for it):
 
     digits, 50 labels, fast 1 min; 3 seeds, 5.59 % wrong
                                              AUROC      AP    10 %    20 %
