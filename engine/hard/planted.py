@@ -4,11 +4,11 @@ In: an `Evidence` whose labels in question are people's, with what models say of
 label. Out: `HardExamples`; the coefficient is the probability that a person's label is wrong.
 
 Nobody says which labels are wrong, but it is known what wrong ones look like: each sample is given another label as
-well, and a logistic regression on the miners tells right labels from planted ones. Which of the given ones are right,
-is not known but estimated, again and again (learning from positive and unlabeled examples by
-expectation maximisation: Ward et al. 2009): given labels count as right ones, and as wrong ones, as much as the
-coefficient of the round before says. How many are wrong is not learned so, for planted labels are easier than those of
-people, but counted by `share_wrong`.
+well, and a logistic regression on the miners tells right labels from planted ones. Which of the given ones are right is
+not known but estimated, again and again (learning from positive and unlabeled examples by expectation maximisation:
+Ward et al. 2009): given labels count as right ones, and as wrong ones, as much as the coefficient of the round before
+says. How many are wrong is not learned so, for planted labels are easier to tell than people's, but counted by
+`share_wrong`.
 """
 
 from __future__ import annotations
