@@ -84,8 +84,8 @@ def curve_of(left: Sequence[Residual]) -> Curve | None:
     total = left[-1].reviewed
     points = tuple((each.reviewed, each.expected / total, each.low / total, each.high / total) for each in left)
     meaning = (
-        "Of all automatic labels, how many are still wrong when so many were reviewed, the hardest first; the band "
-        "holds the truth nine times in ten"
+        "Of all automatic labels, how many are still wrong when so many were reviewed, the hardest first; the band is "
+        "a 90 % interval"
     )
     return Curve("Wrong labels left after a review", meaning, points)
 
