@@ -35,7 +35,7 @@ def marked(
     names: of the columns of labels. of_people: whether labels that people gave are in question, instead of automatic
     ones.
     """
-    assert len(samples) >= len(found)
+    assert len(samples) == len(found)
     of_labels: dict[tuple[int, str], int] = {
         (row, names[column]): at
         for at, (row, column) in enumerate(zip(found.labels.rows.tolist(), found.labels.columns.tolist(), strict=True))
@@ -49,26 +49,33 @@ def marked(
             else label
             for label in sample.labels
         )
-        marked_[row] = replace(
-            sample,
-            labels=labels,
-            hard=bool(found.hard[row]),
-            hard_coefficient=_told(found.coefficients[row]),
-            property=_with_reasons(sample.property, list(found.reasons[row])),
-        )
+        marked_[row] = _sample(replace(sample, labels=labels), found, row)
     return tuple(marked_)
+
+
+def _sample(sample: Sample, found: HardExamples, row: int) -> Sample:
+    """A sample with its marks; its labels have theirs."""
+    return replace(
+        sample,
+        hard=bool(found.hard[row]),
+        hard_coefficient=_told(found.coefficients[row]),
+        property=_with_reasons(sample.property, list(found.reasons[row])),
+    )
 
 
 def _label(label: Label, found: HardExamples, at: int | None) -> Label:
     """A label with its marks; at: its position in `found.labels`."""
-    if at is None:
-        return label
-    return replace(
-        label,
-        hard=bool(found.labels.hard[at]),
-        hard_coefficient=_told(found.labels.coefficients[at]),
-        property=_with_reasons(label.property, "-".join(map(str, found.labels.reasons[at]))),
-    )
+    return label if at is None else _as_hard(label, *_marks(found, at))
+
+
+def _marks(found: HardExamples, at: int) -> tuple[float, bool, tuple[int, ...]]:
+    """Of a label or box: its coefficient, whether it is hard, and why."""
+    return _told(found.labels.coefficients[at]), bool(found.labels.hard[at]), found.labels.reasons[at]
+
+
+def _as_hard(label: Label, coefficient: float, hard: bool, reasons: tuple[int, ...]) -> Label:
+    told = _with_reasons(label.property, "-".join(map(str, reasons)))
+    return replace(label, hard=hard, hard_coefficient=coefficient, property=told)
 
 
 def _told(coefficient: float) -> float:
@@ -88,13 +95,7 @@ def marked_boxes(samples: Sequence[Sample], found: HardExamples) -> tuple[Sample
             _drawn(label, found, boxes) if label.drawing is not None and label.type == OBJECT_DETECTION else label
             for label in sample.labels
         )
-        marked_[row] = replace(
-            sample,
-            labels=labels,
-            hard=bool(found.hard[row]),
-            hard_coefficient=_told(found.coefficients[row]),
-            property=_with_reasons(sample.property, list(found.reasons[row])),
-        )
+        marked_[row] = _sample(replace(sample, labels=labels), found, row)
     return tuple(marked_)
 
 
@@ -104,23 +105,12 @@ def _drawn(label: Label, found: HardExamples, boxes: Iterator[int]) -> Label:
     shapes, marks = [], []
     for shape in label.drawing.shapes:
         if shape.kind == "bndbox":
-            at = next(boxes)
-            coefficient, reasons = _told(found.labels.coefficients[at]), found.labels.reasons[at]
-            marks.append((coefficient, bool(found.labels.hard[at]), reasons))
+            coefficient, hard, reasons = _marks(found, next(boxes))
+            marks.append((coefficient, hard, reasons))
             shape = replace(shape, hard_coefficient=coefficient, hard_reasons=reasons)
         shapes.append(shape)
-    drawing = replace(label.drawing, shapes=tuple(shapes))
-    if not marks:
-        return replace(label, drawing=drawing, annotation_loc=None)
-    coefficient, hard, reasons = max(marks)
-    return replace(
-        label,
-        drawing=drawing,
-        annotation_loc=None,
-        hard=hard,
-        hard_coefficient=coefficient,
-        property=_with_reasons(label.property, "-".join(map(str, reasons))),
-    )
+    label = replace(label, drawing=replace(label.drawing, shapes=tuple(shapes)), annotation_loc=None)
+    return _as_hard(label, *max(marks)) if marks else label
 
 
 def _with_reasons(property: Mapping[str, Any], reasons: str | list[int]) -> dict[str, Any]:
