@@ -30,7 +30,8 @@ The house, in the order of its imports (a room knows those above it, never those
     grouping.py     auto grouping: group, annotate
     decisions.py    what people decided about labels: jsonl and csv
     evaluation.py   how good predictions are: accuracy, calibration, ...
-    label/          auto labeling: fast, accurate
+    label/          auto labeling of images: fast, accurate
+    detect/         auto labeling of boxes: a detector, fast, accurate
     hard/           hard examples: reasons, miners, the coefficient
     annotating.py   any result -> samples that carry it
     models.py       a trained model on disk
@@ -47,6 +48,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from engine.annotating import annotate
     from engine.dataset import Dataset, read_samples, write_dataset
+    from engine.detect.detecting import auto_detect
+    from engine.detect.results import Detection
     from engine.errors import EngineError, Failure
     from engine.grouping import Group, Grouping, group
     from engine.hard.config import HardConfig
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Dataset",
+    "Detection",
     "Drawing",
     "EngineError",
     "Evidence",
@@ -74,6 +78,7 @@ __all__ = [
     "Sample",
     "Shape",
     "annotate",
+    "auto_detect",
     "auto_label",
     "find_hard_examples",
     "group",
@@ -90,6 +95,8 @@ _ROOMS = {
     "dataset": ("Dataset", "read_samples", "write_dataset"),
     "errors": ("EngineError", "Failure"),
     "annotating": ("annotate",),
+    "detect.detecting": ("auto_detect",),
+    "detect.results": ("Detection",),
     "grouping": ("Group", "Grouping", "group"),
     "hard.config": ("HardConfig",),
     "hard.examples": ("HardExamples", "hard_examples"),

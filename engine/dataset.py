@@ -303,7 +303,7 @@ def settled(dataset: Dataset, out: OutFolder, tally: Tally) -> Iterator[Sample]:
     sources = replace(dataset.sources, root=dataset.sources.root.resolve())
     root = out.folder.resolve()
     for sample in dataset.samples:
-        yield _with_files(rebased(sample, sources, root), sample.source, out, tally)
+        yield with_files(rebased(sample, sources, root), sample.source, out, tally)
 
 
 def rebased(sample: Sample, sources: Sources, root: Path) -> Sample:
@@ -320,19 +320,21 @@ def rebased(sample: Sample, sources: Sources, root: Path) -> Sample:
     return replace(sample, source=source, labels=labels, inference_loc=inference_loc)
 
 
-def _with_files(sample: Sample, source: str, out: OutFolder, tally: Tally) -> Sample:
-    """The sample with a file below OUT/annotations/ for every drawing that has none, and without what has no XML.
+def with_files(sample: Sample, source: str, out: OutFolder, tally: Tally, *, folder: str = "") -> Sample:
+    """The sample with a file in `annotations/` for every drawing that has none, and without what has no XML.
 
-    source: what the data set calls it, for failures."""
+    source: what the data set calls it, for failures. folder: below OUT, where the manifest and annotations/ lie.
+    """
     if all(label.drawing is None or label.annotation_loc for label in sample.labels):
         return sample
     image = sample.source.rpartition("/")[2] or "image"
     labels = []
     for label in sample.labels:
         if label.drawing is not None and not label.annotation_loc:
-            loc = out.claim(f"annotations/{safe_name(os.path.splitext(image)[0])}.xml")
+            name = out.claim(os.path.join(folder, f"annotations/{safe_name(os.path.splitext(image)[0])}.xml"))
+            loc = os.path.relpath(name, folder or ".").replace(os.sep, "/")
             drawing = replace(label.drawing, filename=label.drawing.filename or image)
-            if not write_drawing(source, drawing, out, loc, tally):
+            if not write_drawing(source, drawing, out, name, tally):
                 continue  # a label that points nowhere would make the line unreadable
             tally.counts["annotation files"] += 1
             label = replace(label, annotation_loc=loc, annotation_format=VOC_FORMAT)

@@ -4,9 +4,9 @@
     model.json            what they are: type, labels, sizes, encoder, networks, calibration; how good it was, when and
                           from what it was trained; the SHA-256 of weights.safetensors
 
-model.json is written last: a folder without it is no model. A model may come from anywhere: names in it choose among
-forms that are known here, sizes must be those of the tensors, and no path in it is followed. Knows nothing of training
-or of tasks.
+There are two types: `image_classification`, a `Classifier`, and `object_detection`, a `BoxDetector`. model.json is
+written last: a folder without it is no model. A model may come from anywhere: names in it choose among forms that are
+known here, sizes must be those of the tensors, and no path in it is followed. Knows nothing of training or of tasks.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ from pydantic import (
 from safetensors import SafetensorError
 from torch import Tensor
 
+from engine.detect.canvases import Canvas
+from engine.detect.detector import BoxDetector, Calibration
+from engine.detect.network import CELL, Detector, DetectorSpec
 from engine.embeddings import Backbone, Embedding, Encoder, Gradients, Whitening, backbone
 from engine.errors import InputError, UsageError
 from engine.files import write_bytes
@@ -67,17 +70,18 @@ _COLUMNS: Final = ".T"
 class ModelInfo:
     """What a model is, without its tensors.
 
-    id: 64 hexadecimal digits of its content, `model_digest`. type: `image_classification`. image_size: side of the
-    square images that it sees, in pixels. encoder: of the closed-form head; None without one. networks: how many.
-    calibration: temperature_of_networks, temperature_of_head, share_of_networks in [0, 1]. metrics: how good it was and
-    what was chosen, JSON values. training_digest: of what it learned from. path: the folder. bytes: of both files.
+    id: 64 hexadecimal digits of its content, `model_digest`. type: `image_classification` or `object_detection`.
+    input_size: width and height of what it sees, in pixels. encoder: of the closed-form head; None without one.
+    networks: how many. calibration: of a classifier temperature_of_networks, temperature_of_head, share_of_networks in
+    [0, 1]; of a detector the threshold of each label. metrics: how good it was and what was chosen, JSON values.
+    training_digest: of what it learned from. path: the folder. bytes: of both files.
     """
 
     id: str
     type: str
     labels: tuple[str, ...]
     multi_label: bool
-    image_size: int
+    input_size: tuple[int, int]
     encoder: str | None
     networks: int
     calibration: Mapping[str, float]
@@ -99,19 +103,19 @@ class Models:
 
 def save_model(
     out: OutFolder,
-    classifier: Classifier,
+    model: Classifier | BoxDetector,
     *,
     folder: str = "model",
     metrics: Mapping[str, Any],
     training_digest: str,
     created: datetime,
 ) -> None:
-    """Write a model into `folder` of `out`, whole or not at all. The same classifier gives the same weights and id.
+    """Write a model into `folder` of `out`, whole or not at all. The same model gives the same weights and id.
 
-    metrics: JSON values. Raises InputError for a classifier that could not be loaded again (NaN, an encoder of another
+    metrics: JSON values. Raises InputError for a model that could not be loaded again (NaN, an encoder of another
     kind), OutputError when it cannot be written.
     """
-    form, tensors = _taken_apart(classifier)
+    form, tensors = _apart(model)
     weights = safetensors.torch.save(tensors)
     document = {
         "format": _FORMAT,
@@ -134,12 +138,26 @@ def load_model(folder: Path, *, device: torch.device | None = None) -> Classifie
     where the device is not made for it. Raises InputError when anything is missing, altered or does not fit.
     """
     document = _read_document(folder)
-    place = folder / WEIGHTS_NAME
-    content = _read(folder, WEIGHTS_NAME)
+    if not isinstance(document, _Document):
+        raise InputError(f"{folder}: must be a model of image_classification, got one of {document.type}")
+    return _put_together(document, _tensors_of(folder, document.weights), device or torch.device("cpu"))
+
+
+def load_detector(folder: Path, *, device: torch.device | None = None) -> BoxDetector:
+    """The detector that `save_model` wrote, as `load_model` does for a classifier."""
+    document = _read_document(folder)
+    if not isinstance(document, _BoxDocument):
+        raise InputError(f"{folder}: must be a model of object_detection, got one of {document.type}")
+    return _detector_together(document, _tensors_of(folder, document.weights), device or torch.device("cpu"))
+
+
+def _tensors_of(folder: Path, weights: _WeightsRecord) -> _Tensors:
+    """The tensors of a folder. Raises InputError unless they are those that model.json tells of."""
+    place, content = folder / WEIGHTS_NAME, _read(folder, WEIGHTS_NAME)
     digest = hashlib.sha256(content).hexdigest()
-    if digest != document.weights.sha256:
-        raise InputError(f"{place}: must have the SHA-256 {document.weights.sha256} of {MODEL_NAME}, got {digest}")
-    return _put_together(document, _Tensors.read(place, content), device or torch.device("cpu"))
+    if digest != weights.sha256:
+        raise InputError(f"{place}: must have the SHA-256 {weights.sha256} of {MODEL_NAME}, got {digest}")
+    return _Tensors.read(place, content)
 
 
 def read_model_info(folder: Path) -> ModelInfo:
@@ -156,11 +174,11 @@ def read_model_info(folder: Path) -> ModelInfo:
         id=_id_of(form, weights.sha256),
         type=form.type,
         labels=form.labels,
-        multi_label=form.multi_label,
-        image_size=form.image_size,
-        encoder=form.encoder.shown if form.encoder else None,
+        multi_label=isinstance(form, _BoxForm) or form.multi_label,
+        input_size=form.input_size,
+        encoder=form.encoder.shown if isinstance(form, _Form) and form.encoder else None,
         networks=form.networks.count if form.networks else 0,
-        calibration=form.calibration.model_dump(exclude_none=True),
+        calibration=form.trust,
         metrics=document.metrics,
         training_digest=document.training_digest,
         created=document.created,
@@ -186,12 +204,12 @@ def list_models(folder: Path) -> Models:
     return Models(tuple(found), tuple(broken))
 
 
-def model_digest(classifier: Classifier) -> str:
-    """64 hexadecimal digits of every tensor and setting of a classifier: what it says depends on nothing else.
+def model_digest(model: Classifier | BoxDetector) -> str:
+    """64 hexadecimal digits of every tensor and setting of a model: what it says depends on nothing else.
 
     The precision of networks is a setting: where timing chose it, two trainings may differ in that alone.
     """
-    form, tensors = _taken_apart(classifier)
+    form, tensors = _apart(model)
     return _id_of(form, hashlib.sha256(safetensors.torch.save(tensors)).hexdigest())
 
 
@@ -265,10 +283,17 @@ class _Form(_Record):
     networks: _NetworksForm | None
     calibration: _Calibration
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.image_size, self.image_size
+
+    @property
+    def trust(self) -> dict[str, float]:
+        return self.calibration.model_dump(exclude_none=True)
+
     @model_validator(mode="after")
     def _fits(self) -> _Form:
-        if len(set(self.labels)) < len(self.labels) or "" in self.labels:
-            raise ValueError("labels: must be different from each other, and none empty")
+        _check_labels(self.labels)
         if self.networks is None and self.encoder is None:
             raise ValueError("networks, encoder: must not both be null")
         asked, calibration = self.networks, self.calibration
@@ -282,12 +307,62 @@ class _Form(_Record):
         return self
 
 
+def _check_labels(labels: tuple[str, ...]) -> None:
+    if len(set(labels)) < len(labels) or "" in labels:
+        raise ValueError("labels: must be different from each other, and none empty")
+
+
+_Numbers: TypeAlias = Annotated[tuple[Annotated[StrictFloat, Field(allow_inf_nan=False)], ...], Field(min_length=1)]
+_CanvasSide: TypeAlias = Annotated[StrictInt, Field(ge=CELL, le=8192, multiple_of=CELL)]
+
+
+class _DetectorsForm(_Record):
+    count: _Count
+    widths: tuple[_Count, _Count, _Count, _Count]
+    neck: _Count
+    reach: Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
+    flips: tuple[StrictBool, StrictBool]
+    bfloat16: StrictBool
+
+
+class _BoxForm(_Record):
+    """A detector without its tensors. offset, of_center, of_fit, thresholds: a number for each label."""
+
+    type: Literal["object_detection"] = "object_detection"
+    labels: Annotated[tuple[StrictStr, ...], Field(min_length=1)]
+    width: _CanvasSide
+    height: _CanvasSide
+    networks: _DetectorsForm
+    offset: _Numbers
+    of_center: _Numbers
+    of_fit: _Numbers
+    thresholds: _Numbers
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        return self.width, self.height
+
+    @property
+    def trust(self) -> dict[str, float]:
+        return dict(zip(self.labels, self.thresholds, strict=True))
+
+    @model_validator(mode="after")
+    def _fits(self) -> _BoxForm:
+        _check_labels(self.labels)
+        for name in ("offset", "of_center", "of_fit", "thresholds"):
+            if len(getattr(self, name)) != len(self.labels):
+                raise ValueError(f"{name}: must have {len(self.labels)} numbers, got {len(getattr(self, name))}")
+        return self
+
+
 class _WeightsRecord(_Record):
     sha256: Annotated[StrictStr, Field(pattern="^[0-9a-f]{64}$")]
     bytes: _Count
 
 
-class _Document(_Form):
+class _About(_Record):
+    """What model.json says beside the form."""
+
     format: Literal["labelengine-model"]
     version: Literal[1]
     weights: _WeightsRecord
@@ -296,12 +371,20 @@ class _Document(_Form):
     created: datetime
     code_version: StrictStr
 
+
+class _BoxDocument(_About, _BoxForm):
+    @property
+    def form(self) -> _BoxForm:
+        return _BoxForm(**{name: getattr(self, name) for name in _BoxForm.model_fields})
+
+
+class _Document(_About, _Form):
     @property
     def form(self) -> _Form:
         return _Form(**{name: getattr(self, name) for name in _Form.model_fields})
 
 
-def _read_document(folder: Path) -> _Document:
+def _read_document(folder: Path) -> _Document | _BoxDocument:
     place, content = folder / MODEL_NAME, _read(folder, MODEL_NAME, most=_MOST_JSON)
     try:
         # Not orjson: a label may hold half a surrogate pair, how Python spells what is not UTF-8. NaN is no number.
@@ -314,7 +397,8 @@ def _read_document(folder: Path) -> _Document:
         got = _clip(record.get("version"))
         raise InputError(f"{place}: version must be {_VERSION}, all that this program knows, got {got}")
     try:
-        return _Document.model_validate(record)
+        boxes = record.get("type") == _BoxForm.model_fields["type"].default
+        return _BoxDocument.model_validate(record) if boxes else _Document.model_validate(record)
     except ValidationError as error:
         raise InputError(f"{place}: {_problem(error)}") from None
 
@@ -339,7 +423,7 @@ def _as_json(document: Mapping[str, Any]) -> bytes:
         return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def _id_of(form: _Form, weights_sha256: str) -> str:
+def _id_of(form: _Form | _BoxForm, weights_sha256: str) -> str:
     settings = json.dumps([form.model_dump(), weights_sha256], sort_keys=True)
     return hashlib.sha256(settings.encode()).hexdigest()
 
@@ -378,6 +462,79 @@ def _file(folder: Path, name: str) -> tuple[Path, int]:
     if os.path.dirname(os.path.realpath(place)) != os.path.realpath(folder):
         raise InputError(f"{place}: must lie in the folder itself, got a link that leads out of it")
     return place, status.st_size
+
+
+# ---- A detector and its parts. ----
+
+
+def _apart(model: Classifier | BoxDetector) -> tuple[_Form | _BoxForm, dict[str, Tensor]]:
+    """The settings, and the tensors by name, on the CPU. Raises InputError for what could not be loaded again."""
+    return _detector_apart(model) if isinstance(model, BoxDetector) else _taken_apart(model)
+
+
+def _detector_apart(detector: BoxDetector) -> tuple[_BoxForm, dict[str, Tensor]]:
+    spec = detector.networks[0].spec
+    tensors: dict[str, Tensor] = {}
+    for at, net in enumerate(detector.networks):
+        assert net.spec == spec
+        tensors.update({f"networks.{at}.{name}": tensor for name, tensor in net.state_dict().items()})
+    trust = detector.calibration
+    try:
+        form = _BoxForm(
+            labels=detector.labels,
+            width=detector.canvas.width,
+            height=detector.canvas.height,
+            networks=_DetectorsForm(
+                count=len(detector.networks),
+                widths=spec.widths,
+                neck=spec.neck,
+                reach=spec.reach,
+                flips=detector.flips,
+                bfloat16=detector.bfloat16,
+            ),
+            offset=tuple(trust.offset.tolist()),
+            of_center=tuple(trust.of_center.tolist()),
+            of_fit=tuple(trust.of_fit.tolist()),
+            thresholds=detector.thresholds,
+        )
+    except ValidationError as error:
+        raise InputError(f"detector: {_problem(error)}") from None
+    _check_tensors("detector", tensors)
+    return form, dict(_stored(name, tensor) for name, tensor in tensors.items())
+
+
+def _detector_together(document: _BoxDocument, tensors: _Tensors, device: torch.device) -> BoxDetector:
+    form = document.networks
+    widths = (*form.widths, form.neck)
+    _check_room(tensors, form.count, sum(9 * width * width for width in widths), f"networks of widths {widths}")
+    spec = DetectorSpec(form.widths, form.neck, len(document.labels), form.reach)
+    networks = []
+    for at in range(form.count):
+        net = Detector(spec)
+        net.load_state_dict(tensors.take(f"networks.{at}.", net.state_dict()))
+        net.requires_grad_(False)
+        networks.append(net.eval().to(device).to(memory_format=torch.channels_last))
+    tensors.end()
+    numbers = (
+        torch.tensor(each, dtype=torch.float64) for each in (document.offset, document.of_center, document.of_fit)
+    )
+    return BoxDetector(
+        document.labels,
+        Canvas(document.height, document.width),
+        tuple(networks),
+        form.flips,
+        form.bfloat16 and _computes_bfloat16(device),
+        Calibration(*numbers),
+        document.thresholds,
+    )
+
+
+def _check_room(tensors: _Tensors, count: int, numbers: int, what: str) -> None:
+    """So that no form claims memory, or time, for tensors that the file does not have."""
+    least = 4 * count * numbers
+    if least > tensors.bytes:
+        asked = f"{count:,} {what}"
+        raise InputError(f"{tensors.place}: must hold {asked}, {least:,} bytes at least, got {tensors.bytes:,}")
 
 
 # ---- A classifier and its parts. ----
@@ -466,11 +623,8 @@ def _put_together(document: _Document, tensors: _Tensors, device: torch.device) 
 
 
 def _networks_of(form: _NetworksForm, outputs: int, tensors: _Tensors, device: torch.device) -> tuple[Network, ...]:
-    # So that no form claims memory, or time, for tensors that the file does not have.
-    least = 4 * form.count * sum(9 * width * width for width in form.widths)
-    if least > tensors.bytes:
-        asked = f"{form.count:,} networks of widths {_clip(form.widths)}"
-        raise InputError(f"{tensors.place}: must hold {asked}, {least:,} bytes at least, got {tensors.bytes:,}")
+    numbers = sum(9 * width * width for width in form.widths)
+    _check_room(tensors, form.count, numbers, f"networks of widths {_clip(form.widths)}")
     spec = NetworkSpec(form.image_size, form.widths, outputs)
     networks = []
     for at in range(form.count):

@@ -206,7 +206,7 @@ def test_what_a_model_is(tmp_path: Path) -> None:
     info = read_model_info(folder)
     sizes = [(folder / name).stat().st_size for name in (WEIGHTS_NAME, MODEL_NAME)]
     assert (info.type, info.labels, info.multi_label) == ("image_classification", LABELS, False)
-    assert (info.image_size, info.encoder, info.networks, info.path) == (24, "gradients", 2, folder)
+    assert (info.input_size, info.encoder, info.networks, info.path) == ((24, 24), "gradients", 2, folder)
     told = {"temperature_of_networks": 0.7, "temperature_of_head": 0.02, "share_of_networks": 0.6}
     assert info.calibration == told
     assert info.metrics == {"cv_accuracy": 0.75, "cv_ece": None}
@@ -276,7 +276,7 @@ def refused(folder: Path) -> str:
         ("format", "other", "another program's file"),
         ("version", 2, "version must be 1, all that this program knows, got 2"),
         ("version", True, "version must be 1, all that this program knows, got True"),
-        ("type", "object_detection", "type: must be 'image_classification', got 'object_detection'"),
+        ("type", "object_tracking", "type: must be 'image_classification', got 'object_tracking'"),
         ("labels", "cat", "labels: must be a valid list, got 'cat'"),
         ("labels", ["cat", 2, "owl"], "labels.1: must be a valid string, got 2"),
         ("labels", ["cat", "", "owl"], "labels: must be different from each other, and none empty"),

@@ -10,7 +10,7 @@ from typing import Any, Final
 from engine.cli.arguments import add_command, add_field, add_map, add_parameters, add_task_arguments
 from engine.cli.requests import run_body
 from engine.cli.terminal import DONE, in_one_line, print_json, say, say_failures
-from engine.dataset import FORMATS, read_samples
+from engine.dataset import FORMATS, Dataset, read_samples
 from engine.tasks.parameters import parameters_of
 from engine.tasks.request import parse_request, request_body
 from engine.tasks.schema import AUTO_LABEL, SmartTaskConfig, TaskRequest
@@ -26,11 +26,16 @@ def add_label(commands: Any) -> None:
         _label,
         "label the rest of a data set of which people labeled a few images",
         "Learn from the labeled images of DATA and label the others; what people said stays. OUT then holds\n"
-        "report.html (look at it first), result.manifest, labels.csv, the model, probabilities.npz and task.json.",
+        "report.html (look at it first), result.manifest, the model, task.json, and labels.csv and\n"
+        "probabilities.npz, or where people drew boxes boxes.csv and annotations/ with PASCAL VOC files.",
         "labelengine label data.manifest --out labeled --algorithm-type fast\n"
         "labelengine label data --out labeled --algorithm-type accurate --minutes 10",
     )
-    label.add_argument("dataset", metavar="DATA", help="a manifest or a folder; the folders of a tree are labels")
+    label.add_argument(
+        "dataset",
+        metavar="DATA",
+        help="a manifest or a folder; the folders of a tree are labels, VOC and YOLO files boxes",
+    )
     add_task_arguments(label)
     for name in _LABEL_FIELDS:
         add_field(label, name, SmartTaskConfig.model_fields[name])
@@ -117,13 +122,17 @@ def _confirm(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from engine.tasks.candidates import CANDIDATES_NAME
     from engine.tasks.evaluating import evaluate
 
+    boxes = (options.out / CANDIDATES_NAME).is_file()
     say(f"reading {options.truth} ...")
-    truth = read_samples(options.truth, format=options.format, map=options.map, drawings=False)
+    truth = read_samples(options.truth, format=options.format, map=options.map, drawings=boxes)
     for note in truth.notes:
         say(note)
     say_failures(truth.failures)
+    if boxes:
+        return _evaluate_boxes(options, truth)
     answer = evaluate(options.out, truth, map=options.map).answer()
     if options.json:
         print_json(answer)
@@ -132,6 +141,31 @@ def _evaluate(options: argparse.Namespace) -> int:
         say(note)
     for line in _evaluation_lines(answer):
         print(line)
+    print(f"all of it is in {options.out / 'evaluation.json'}")
+    return DONE
+
+
+def _evaluate_boxes(options: argparse.Namespace, truth: Dataset) -> int:
+    from engine.tasks.evaluating_boxes import evaluate_boxes
+
+    answer = evaluate_boxes(options.out, truth, map=options.map)
+    if options.json:
+        print_json(answer)
+        return DONE
+    print(
+        f"{answer['evaluated_sample_count']:,} of {answer['total_sample_count']:,} images compared with "
+        f"{answer['truth']}; {answer['labeled_before_count']:,} that people had labeled before are left out"
+    )
+    print(f"mAP50 {_figure(answer['map50'])}, mAP75 {_figure(answer['map75'])}, mAP50:95 {_figure(answer['map50_95'])}")
+    print(
+        f"{answer['right_count']:,} of {answer['given_count']:,} boxes are right (IoU 0.5), "
+        f"{answer['missed_count']:,} objects have none; calibration error (ECE) {_figure(answer['ece'])}"
+    )
+    print("    boxes   precision     recall      AP50   AP50:95  label")
+    for each in answer["classes"]:
+        columns = ("precision", "recall", "ap50", "ap50_95")
+        figures = "".join(f"  {_figure(each[column]):>9}" for column in columns)
+        print(f"{each['support']:>9,}{figures}  {in_one_line(each['label'])}")
     print(f"all of it is in {options.out / 'evaluation.json'}")
     return DONE
 

@@ -70,11 +70,12 @@ def _show(options: argparse.Namespace) -> int:
 
 def _lines(info: ModelInfo) -> Iterator[str]:
     several = "several an image" if info.multi_label else "one an image"
+    several = "boxes" if info.type == "object_detection" else several
     facts = {
         "model": str(info.path),
         "type": f"{info.type}, {len(info.labels):,} labels, {several}",
         "labels": ", ".join(map(in_one_line, info.labels)),
-        "input": f"{info.image_size} x {info.image_size} pixels",
+        "input": f"{info.input_size[0]} x {info.input_size[1]} pixels",
         "networks": f"{info.networks}",
         "encoder": info.encoder or "none",
         "calibration": ", ".join(f"{name} {value:.4g}" for name, value in info.calibration.items()),

@@ -61,10 +61,15 @@ def _group_lines(answer: dict[str, Any]) -> Iterator[str]:
 
 def _label_lines(answer: dict[str, Any]) -> Iterator[str]:
     result = answer["result"]
+    boxes = "hard_box_count" in result
     counts = f"{result['annotated_sample_count']:,} of {result['total_sample_count']:,} images"
+    counts += " have boxes" if boxes else ""
     yield f"{counts} labeled by {result['algorithm_type']}, to be confirmed"
     for each in result["labels"]:
         yield f"{each['automatic']:>9,}  {in_one_line(each['label'])} ({each['human']:,} by people)"
+    if boxes and result["choices"].get("cv_images"):
+        choices = result["choices"]
+        yield f"expected of the boxes: mAP50 {choices['cv_map50']:.3f}, mAP50:95 {choices['cv_map50_95']:.3f}"
     if result["key_sample_count"] is not None:
         yield f"{result['key_sample_count']:,} key samples copied"
 

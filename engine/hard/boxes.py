@@ -29,7 +29,7 @@ from engine.survey import Survey
 #: An image whose surest box is less sure than that shows nothing, perhaps (reason 0): as likely wrong as right.
 _FLOOR: Final = 0.5
 #: What is said of an image by itself, beside what is said of its boxes.
-_OF_IMAGES: Final = ("sequential_mining", "feature_distribution_mining", "anomaly_detection_mining")
+OF_IMAGES: Final = ("sequential_mining", "feature_distribution_mining", "anomaly_detection_mining")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ def _mined_images(
         sequences=sequences,
         said=_composition(boxes, n),
     )
-    return evidence, mined(evidence, miners=[name for name in miners if name in _OF_IMAGES], seed=seed)
+    return evidence, mined(evidence, miners=[name for name in miners if name in OF_IMAGES], seed=seed)
 
 
 def _composition(boxes: Boxes, n: int) -> Tensor:

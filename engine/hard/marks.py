@@ -82,17 +82,24 @@ def _told(coefficient: float) -> float:
     return round(float(coefficient), _DIGITS)
 
 
-def marked_boxes(samples: Sequence[Sample], found: HardExamples) -> tuple[Sample, ...]:
-    """The samples with marks on those whose boxes are in question, on these labels, and on each box."""
+def marked_boxes(samples: Sequence[Sample], found: HardExamples, *, of_people: bool = False) -> tuple[Sample, ...]:
+    """The samples with marks on those whose boxes are in question, on these labels, and on each box.
+
+    of_people: whether boxes that people drew are in question, those of samples that have any in `found`, instead of
+    automatic ones.
+    """
     marked_ = list(samples)
     rows = found.labels.rows
+    looked = set(rows.tolist())
     for row, sample in enumerate(samples):
-        if not has_automatic_boxes(sample):
+        if not (row in looked if of_people else has_automatic_boxes(sample)):
             continue
         first, last = np.searchsorted(rows, (row, row + 1))
         boxes = iter(range(int(first), int(last)))
         labels = tuple(
-            _drawn(label, found, boxes) if label.drawing is not None and label.type == OBJECT_DETECTION else label
+            _drawn(label, found, boxes)
+            if label.drawing is not None and label.type == OBJECT_DETECTION and label.by_human == of_people
+            else label
             for label in sample.labels
         )
         marked_[row] = _sample(replace(sample, labels=labels), found, row)

@@ -36,6 +36,22 @@ _ROUNDS: Final = 4
 _COMPACTNESS: Final = 0.25
 
 
+Affine: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+#: Where each place of an altered image comes from, in shares of half a side around the middle: (x, y) of the altered
+#: image times the left 2x2 numbers plus the right ones; of the others places stay.
+PLACES: Final[MappingProxyType[str, Affine]] = MappingProxyType(
+    {
+        "fliplr": ((-1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
+        "flipud": ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0)),
+        "crop": ((_KEPT, 0.0, 0.0), (0.0, _KEPT, 0.0)),
+        "scale": ((1 / _SCALED, 0.0, 0.0), (0.0, 1 / _SCALED, 0.0)),
+        "translate": ((1.0, 0.0, -2 * _MOVED), (0.0, 1.0, -2 * _MOVED)),
+        "shear": ((1.0, _SHEARED, 0.0), (0.0, 1.0, 0.0)),
+    }
+)
+
+
 def gaussian_blur(images: Tensor) -> Tensor:
     """Out of focus: a Gaussian of 2 % of the shorter side."""
     return _blurred(images, max(_LEAST_BLUR, _BLUR * min(images.shape[2:])))
@@ -53,22 +69,22 @@ def flip_up_down(images: Tensor) -> Tensor:
 
 def crop(images: Tensor) -> Tensor:
     """The middle, 80 % of each side, enlarged."""
-    return _seen_through(images, ((_KEPT, 0.0, 0.0), (0.0, _KEPT, 0.0)))
+    return _seen_through(images, PLACES["crop"])
 
 
 def scale(images: Tensor) -> Tensor:
     """A fifth smaller."""
-    return _seen_through(images, ((1 / _SCALED, 0.0, 0.0), (0.0, 1 / _SCALED, 0.0)))
+    return _seen_through(images, PLACES["scale"])
 
 
 def translate(images: Tensor) -> Tensor:
     """Moved right and down by a tenth."""
-    return _seen_through(images, ((1.0, 0.0, -2 * _MOVED), (0.0, 1.0, -2 * _MOVED)))
+    return _seen_through(images, PLACES["translate"])
 
 
 def shear(images: Tensor) -> Tensor:
     """Slanted by 11 degrees."""
-    return _seen_through(images, ((1.0, _SHEARED, 0.0), (0.0, 1.0, 0.0)))
+    return _seen_through(images, PLACES["shear"])
 
 
 def sharpen(images: Tensor) -> Tensor:
@@ -137,7 +153,7 @@ def _blurred(images: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, kernel[:, :, None, :], groups=3), kernel[:, :, :, None], groups=3)
 
 
-def _seen_through(images: Tensor, map_back: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
+def _seen_through(images: Tensor, map_back: Affine) -> Tensor:
     """Each place of the result shows the place of the image that the affine map says, in shares of half a side."""
     theta = torch.tensor(map_back, dtype=images.dtype, device=images.device).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)

@@ -25,8 +25,12 @@ import torch
 from torch import Tensor
 
 from engine.dataset import Dataset
+from engine.detect.detecting import auto_detect
+from engine.detect.fast import FOLDS as BOX_FOLDS
+from engine.detect.sketches import human_drawings
 from engine.embeddings import Encoder, Gradients, content_vectors
 from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
+from engine.hard.box_errors import box_label_errors
 from engine.hard.boxes import Sights, hard_boxes
 from engine.hard.config import HardConfig
 from engine.hard.crops import crops
@@ -43,6 +47,7 @@ from engine.label.fast import FOLDS
 from engine.label.labeling import auto_label
 from engine.label.plan import Stage
 from engine.label.results import Labeling
+from engine.label.targets import human_labels
 from engine.samples import Sample
 from engine.sources import Sources
 from engine.survey import Survey, survey
@@ -200,6 +205,8 @@ def search(
             stage,
             stopped,
         )
+        if labeled and _drawn_more(samples):
+            return _among_peoples_boxes(samples, setting, config, minutes, steps, min_per_class, note)
         if labeled:
             training = partial(auto_label, minutes=minutes, steps=steps, min_per_class=min_per_class, note=note)
             return _among_labels(samples, setting, config, training)
@@ -514,6 +521,48 @@ def _among_labels(
     return Search(
         answer, rows, False, several, nobody, labeling.survey, vectors, evidence.told, failures, labeling.notes
     )
+
+
+def _drawn_more(samples: Sequence[Sample]) -> bool:
+    """Whether people drew boxes on more samples than they gave labels of images."""
+    return sum(bool(human_drawings(each)) for each in samples) > sum(bool(human_labels(each)) for each in samples)
+
+
+def _among_peoples_boxes(
+    samples: Dataset | Sequence[Sample],
+    setting: _Setting,
+    config: HardConfig,
+    minutes: float | None,
+    steps: Sequence[int],
+    min_per_class: int,
+    note: Callable[[str], None],
+) -> Search:
+    """Every box is held against what a detector says that has not seen it."""
+    detection = auto_detect(
+        samples,
+        "fast",
+        minutes=minutes,
+        steps=steps,
+        min_per_class=min_per_class,
+        least_unlabeled=0,
+        networks=BOX_FOLDS,
+        seed=setting.seed,
+        threads=setting.threads,
+        device=setting.device,
+        max_pixels=setting.max_pixels,
+        folder=setting.folder,
+        stage=setting.stage,
+        note=note,
+        stopped=setting.stopped,
+    )
+    answer = box_label_errors(detection, seed=setting.seed, threshold=config.threshold)
+    answer = replace(answer, choices={**answer.choices, "training": dict(detection.choices)})
+    found = setting.surveyed(samples, setting.encoder.size, READING)
+    rows = np.flatnonzero(detection.judges >= 0)
+    nothing = torch.full((len(samples), 1), torch.nan)
+    told = torch.from_numpy(detection.sketches.labeled)[:, None]
+    nobody = Dataset((), Sources(Path()))
+    return Search(answer, rows, True, False, nobody, found, nothing, told, detection.failures, detection.notes)
 
 
 def _first(found: HardExamples, n: int) -> HardExamples:

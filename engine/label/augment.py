@@ -66,7 +66,7 @@ def altered(images: Tensor, policy: Policy, generator: torch.Generator, *, side:
     draws = torch.rand(b, 20, generator=generator).to(images.device)  # every number that an image may need
     x = images.float().div_(255)
     x = _moved(x, policy, draws[:, :8], side or x.shape[-1])
-    x = _colored(x, policy, draws[:, 8:14])
+    x = colored(x, policy, draws[:, 8:14])
     return _cut(x, policy, draws[:, 14:18]).contiguous(memory_format=torch.channels_last)
 
 
@@ -109,7 +109,7 @@ def _moved(x: Tensor, policy: Policy, u: Tensor, side: int) -> Tensor:
 _LUMA: Final = (0.299, 0.587, 0.114)
 
 
-def _colored(x: Tensor, policy: Policy, u: Tensor) -> Tensor:
+def colored(x: Tensor, policy: Policy, u: Tensor) -> Tensor:
     """Light, contrast, saturation, hue and grey: one 3x3 matrix and an offset an image."""
     if not (policy.light or policy.contrast or policy.color or policy.hue or policy.grey):
         return x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -14,37 +15,43 @@ from engine.label.pool import Pool
 
 #: A mirrored image counts as one of its class when the head, which has not seen it, gives it at least this share of the
 #: lead over the other classes that it gives the image itself.
-_FLIP_FROM: Final = 0.75
+FLIP_FROM: Final = 0.75
 
 
 def allowed_flips(pool: Pool, encoder: Encoder, fold: Tensor) -> tuple[tuple[bool, bool], dict[str, float]]:
-    """Which mirror images keep the label, (horizontal, vertical), and what was measured: shares of the lead kept.
+    """Which mirror images keep the label, (horizontal, vertical), and what was measured: shares of the lead kept."""
+    changes = {"horizontal": lambda images: images.flip(3), "vertical": lambda images: images.flip(2)}
+    kept = leads_kept(pool, encoder, fold, changes)
+    return (kept["horizontal"] >= FLIP_FROM, kept["vertical"] >= FLIP_FROM), kept
 
-    For each fold a head is fitted without it, and asked about its images as they are and mirrored. The lead is the
-    score of the true labels less the mean of the others.
+
+def leads_kept(
+    pool: Pool, encoder: Encoder, fold: Tensor, changes: Mapping[str, Callable[[Tensor], Tensor]]
+) -> dict[str, float]:
+    """How much of their lead over other classes changed images keep, by change.
+
+    For each fold a head is fitted without it, and asked about its images as they are and changed. The lead is the score
+    of the true labels less the mean of the others.
     """
     rows = pool.labeled
     truth = pool.told[rows]
 
-    def vectors(axis: int | None) -> Tensor:
-        return pool.mapped(
-            lambda images: encoder.encode(resized(images if axis is None else images.flip(axis), encoder.size)), rows
-        )
+    def vectors(change: Callable[[Tensor], Tensor]) -> Tensor:
+        return pool.mapped(lambda images: encoder.encode(resized(change(images), encoder.size)), rows)
 
-    upright, mirrored, turned = vectors(None), vectors(3), vectors(2)
-    leads = torch.zeros(3, dtype=torch.float64)
+    views = [vectors(lambda images: images), *map(vectors, changes.values())]
+    leads = torch.zeros(len(views), dtype=torch.float64)
     for number in range(int(fold.max()) + 1):
         held = fold == number
         if bool(held.all()) or not bool(held.any()):
             continue
-        ridge = fit_ridge(upright[~held], truth[~held], balanced=not pool.multi_label)
-        for at, views in enumerate((upright, mirrored, turned)):
-            leads[at] += _lead(ridge.scores(views[held]), truth[held])
-    kept = {
+        ridge = fit_ridge(views[0][~held], truth[~held], balanced=not pool.multi_label)
+        for at, each in enumerate(views):
+            leads[at] += _lead(ridge.scores(each[held]), truth[held])
+    return {
         name: round(float(lead / leads[0]), 3) if leads[0] > 0 else 0.0
-        for name, lead in zip(("horizontal", "vertical"), leads[1:], strict=True)
+        for name, lead in zip(changes, leads[1:], strict=True)
     }
-    return (kept["horizontal"] >= _FLIP_FROM, kept["vertical"] >= _FLIP_FROM), kept
 
 
 def _lead(scores: Tensor, truth: Tensor) -> float:

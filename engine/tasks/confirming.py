@@ -18,7 +18,7 @@ from engine.dataset import RESULT_NAME
 from engine.decisions import Decisions, Names, image_labels, read_decisions, read_sources, write_labels
 from engine.errors import InputError, UsageError
 from engine.manifest import read_manifest, write_manifest
-from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, STATE_KEY, Label, Sample
+from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, STATE_KEY, Label, Sample
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.runner import TASK_NAME, Status, read_answer
 from engine.tasks.schema import AUTO_LABEL, PRE_LABEL
@@ -77,17 +77,20 @@ def confirm(
     path = labeled_manifest(out)
     before = list(read_manifest(path))
     names = Names([sample.source for sample in before], Sources(path.parent, parse_prefixes(map)))
+    kind = _kind_of(before)
     decided = _decided(labels, names, path)
     chosen = _named(samples, names, path)
 
     counts = dict.fromkeys(("confirmed", "corrected", "rejected", "kept"), 0)
-    pen = _Pen(f"human/{by.strip()}" if by else "human", datetime.now().strftime("%Y-%m-%d %H:%M:%S"))
+    pen = _Pen(f"human/{by.strip()}" if by else "human", datetime.now().strftime("%Y-%m-%d %H:%M:%S"), kind)
     after = []
     for position, sample in enumerate(before):
         what = ""
         if position in decided:
             sample, what = pen.decide(sample, decided[position], replace_human)
-        elif is_automatic(sample) and (all or position in chosen or (below is not None and difficulty(sample) < below)):
+        elif is_automatic(sample, kind) and (
+            all or position in chosen or (below is not None and difficulty(sample, kind) < below)
+        ):
             sample, what = pen.confirm(sample), "confirmed"
         if what:
             counts[what] += 1
@@ -97,33 +100,48 @@ def confirm(
     sheet = path.parent / LABELS_NAME
     if path.name == RESULT_NAME and sheet.is_file():  # also where a run was killed between the two
         write_labels(sheet, after)
-    return Confirmed(path, **counts, waiting=sum(is_automatic(sample) for sample in after))
+    return Confirmed(path, **counts, waiting=sum(is_automatic(sample, kind) for sample in after))
 
 
-def is_automatic(sample: Sample) -> bool:
-    """Whether the image labels of a sample are a machine's alone, to be confirmed."""
-    mine = image_labels(sample)
+def is_automatic(sample: Sample, kind: str = IMAGE_CLASSIFICATION) -> bool:
+    """Whether the labels of a sample are a machine's alone, to be confirmed. kind: IMAGE_CLASSIFICATION or
+    OBJECT_DETECTION, those of the image or its boxes."""
+    mine = _of_kind(sample, kind)
     return bool(mine) and not any(label.by_human for label in mine)
 
 
-def difficulty(sample: Sample) -> float:
+def difficulty(sample: Sample, kind: str = IMAGE_CLASSIFICATION) -> float:
     """How doubtful the automatic labels of a sample are, in [0, 1], 1 = hardest: its hard coefficient, else 1 less the
     lowest confidence; a label without a confidence is as hard as can be."""
     if sample.hard_coefficient is not None:
         return sample.hard_coefficient
-    return 1.0 - min(label.confidence or 0.0 for label in image_labels(sample))
+    return 1.0 - min(label.confidence or 0.0 for label in _of_kind(sample, kind))
+
+
+def _of_kind(sample: Sample, kind: str) -> list[Label]:
+    if kind == IMAGE_CLASSIFICATION:
+        return image_labels(sample)
+    return [label for label in sample.labels if label.type == kind]
+
+
+def _kind_of(samples: Sequence[Sample]) -> str:
+    """What is to be confirmed: labels of images, or boxes where more samples have them."""
+    boxes = sum(bool(_of_kind(sample, OBJECT_DETECTION)) for sample in samples)
+    images = sum(bool(image_labels(sample)) for sample in samples)
+    return OBJECT_DETECTION if boxes > images else IMAGE_CLASSIFICATION
 
 
 @dataclass(frozen=True, slots=True)
 class _Pen:
-    """Who writes labels, and when."""
+    """Who writes labels, when, and of which kind."""
 
     author: str
     time: str
+    kind: str
 
     def confirm(self, sample: Sample) -> Sample:
         """The sample, its automatic labels a person's."""
-        labels = tuple(self._signed(each) if each.type == IMAGE_CLASSIFICATION else each for each in sample.labels)
+        labels = tuple(self._signed(each) if each.type == self.kind else each for each in sample.labels)
         return _settled(sample, labels)
 
     def decide(self, sample: Sample, names: Sequence[str], replace_human: bool) -> tuple[Sample, str]:

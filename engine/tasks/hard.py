@@ -166,7 +166,7 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
     found = done.found
     rows = done.rows
     if done.of_boxes:
-        samples = marked_boxes(dataset.samples, found)
+        samples = marked_boxes(dataset.samples, found, of_people=asked.labeled)
     else:
         samples = marked(dataset.samples, found, rows.tolist(), found.names, of_people=asked.labeled)
     failures = [*dataset.failures, *done.failures]

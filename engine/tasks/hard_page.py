@@ -143,7 +143,7 @@ def examples_of(
     ):
         if each is not None and rows:
             at = [row - first for row in rows]
-            draw = _with_boxes(each) if boxes else None
+            draw = with_boxes(each) if boxes else None
             found = tiles_of(each, at, [""] * len(at), threads, lambda done: None, draw=draw)
             tiles.update({row: (tile, each[place]) for row, tile, place in zip(rows, found, at, strict=True)})
     examples: list[Example] = []
@@ -194,7 +194,7 @@ def hard_page(
     columns = _columns(found)
     neighbours = neighbours_of(shown, done.vectors, done.told, columns)
     examples, places = examples_of(neighbours, dataset, done.train, threads, boxes=done.of_boxes)
-    draw = _with_boxes(dataset) if done.of_boxes else None
+    draw = with_boxes(dataset) if done.of_boxes else None
     pictures = tiles_of(dataset, shown, [""] * len(shown), threads, advance, draw=draw)
     tiles = []
     for row, tile in zip(shown, pictures, strict=True):
@@ -250,7 +250,7 @@ def _columns(found: HardExamples) -> dict[int, list[int]]:
     return columns
 
 
-def _with_boxes(dataset: Dataset) -> Callable[[int, Pixels], Pixels]:
+def with_boxes(dataset: Dataset) -> Callable[[int, Pixels], Pixels]:
     """Draws the boxes of a sample, hard ones in red, as wide as can be seen on a thumbnail."""
 
     def draw(position: int, rgb: Pixels) -> Pixels:

@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.dataset import Dataset
+from engine.dataset import Dataset, with_files
 from engine.errors import Failure, ImageError, UsageError
+from engine.exports import Tally
 from engine.manifest import write_manifest
 from engine.tasks.grouping import placed
 from engine.tasks.runner import Run
@@ -40,12 +41,14 @@ def within(confidences: npt.NDArray[np.float32], scope: tuple[float, float]) -> 
 def copy_key_samples(this: Run, dataset: Dataset, rows: npt.NDArray[np.int64], folder: str) -> list[Failure]:
     """Copies of the images at these rows, and a manifest of them with their labels, in this order."""
     advance = this.stage(COPYING, len(rows))
-    failures: list[Failure] = []
+    tally = Tally()
+    failures = tally.failures
     copies = []
     this.out.claim(f"{folder}/{KEY_MANIFEST}")
     for done, row in enumerate(rows.tolist(), start=1):
         try:
-            copies.append(placed(dataset[row], dataset.sources, this.out, folder, copy=True))
+            copy = placed(dataset[row], dataset.sources, this.out, folder, copy=True)
+            copies.append(with_files(copy, dataset[row].source, this.out, tally, folder=folder))
         except ImageError as error:  # it was there a minute ago
             failures.append(Failure(dataset[row].source, error.kind, str(error)))
         if done % 1000 == 0:

@@ -72,12 +72,18 @@ class Parameters(BaseModel):
     encoder: Name | None = _parameter("torchvision backbone that sees the content; needs weights")
     epochs: Count | None = _parameter("times that training sees every image")
     image_size: Annotated[int, whole(8, 4096)] | None = _parameter("side that images are trained at, in pixels")
+    label_type: Annotated[int, whole(0, 1)] | None = _parameter(
+        "0: image classification, 1: object detection; left out: what people labeled most"
+    )
     learning_rate: Positive | None = _parameter("peak learning rate")
     max_pixels: Count = _parameter("larger images are recorded as failures, not read", 300_000_000)
     min_per_class: Annotated[int, whole(2)] = _parameter("labeled images that every label needs", 5)
     minutes: Positive | None = _parameter("time budget of the whole task")
     networks: Annotated[int, whole(1, 8)] | None = _parameter("networks that are trained")
     precision: Annotated[str, AfterValidator(_precision)] = _parameter("auto (timed), bfloat16 or float32", "auto")
+    score_threshold: Unit | None = _parameter(
+        "confidence from which boxes are given; left out: one a label, best by F1 on labels not seen"
+    )
     restarts: Annotated[int, whole(1, 100)] = _parameter("starts of the clustering; the best one counts", 10)
     seed: Annotated[int, whole(0, 2**32 - 1)] = _parameter("same seed, same result", 0)  # the range numpy takes
     steps: Steps | None = _parameter(
@@ -112,6 +118,7 @@ PARAMETER_TASKS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("all", "restarts"), _GROUPING),
     **dict.fromkeys(("encoder", "weights"), _GROUPING | _TRAINING),
     **dict.fromkeys(_TRAINING_PARAMETERS, _TRAINING),
+    **dict.fromkeys(("label_type", "score_threshold"), frozenset({AUTO_LABEL})),
     **dict.fromkeys(("algo_hard_threshold", "aug_op_config", "comprehensive_algo_config"), frozenset({AUTO_LABEL})),
 }
 

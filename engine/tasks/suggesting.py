@@ -30,6 +30,7 @@ from engine.embeddings import DEFAULT_ENCODER, Encoder, content_vectors, load_en
 from engine.errors import UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
+from engine.hard.questions import has_automatic_boxes
 from engine.images import MAX_PIXELS
 from engine.label.heads import fit_ridge, fit_temperature, probabilities
 from engine.label.suggest import REASONS, TYPICAL_BELOW, Suggestions, suggest
@@ -193,6 +194,9 @@ def _belief(
     earlier = _earlier_belief(dataset, rows, by_people)
     if earlier is not None:
         return earlier
+    boxes = _box_belief(dataset, rows, by_people)
+    if boxes is not None:
+        return boxes
     targets = targets_of(dataset).only(np.isin(np.arange(len(dataset)), rows))
     counts = targets.matrix.sum(axis=0)
     if int((counts > 0).sum()) < 2:
@@ -218,6 +222,27 @@ def _earlier_belief(dataset: Dataset, rows: npt.NDArray[np.int64], by_people: np
         f"uncertainty: {PROBABILITIES_NAME} of the earlier run, for {int((told & ~by_people).sum()):,} unlabeled images"
     )
     return _Belief(torch.from_numpy(known), multi_label, line)
+
+
+def _box_belief(dataset: Dataset, rows: npt.NDArray[np.int64], by_people: npt.NDArray[np.bool_]) -> _Belief | None:
+    """What auto labeling of boxes left in the manifest: how likely something is wrong on each image. None where it left
+    nothing on the images to choose from.
+
+    An image on which something surely is wrong is as uncertain as can be: one half; one that surely is right is
+    certain.
+    """
+    wrong = np.full(len(rows), np.nan, np.float32)
+    for at, row in enumerate(rows.tolist()):
+        sample = dataset[row]
+        if by_people[at]:
+            wrong[at] = 0.0
+        elif has_automatic_boxes(sample) and sample.hard_coefficient is not None:
+            wrong[at] = sample.hard_coefficient
+    told = np.isfinite(wrong) & ~by_people
+    if not bool(told.any()):
+        return None
+    line = f"uncertainty: hard coefficients of the earlier run, for {int(told.sum()):,} images with automatic boxes"
+    return _Belief(torch.from_numpy(1 - wrong / 2)[:, None], True, line)
 
 
 def _head_belief(targets: Targets, rows: npt.NDArray[np.int64], vectors: Tensor) -> _Belief:

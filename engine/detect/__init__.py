@@ -1,0 +1,1 @@
+"""Auto labeling of boxes: a small detector trained from scratch, and what it says made calibrated boxes."""

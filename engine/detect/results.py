@@ -1,0 +1,119 @@
+"""`Detection`: what auto labeling of boxes hands on, parallel to the samples, and samples annotated with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from engine.detect.detector import BoxDetector
+from engine.detect.sketches import Sketches
+from engine.errors import Failure
+from engine.label.results import ANNOTATED_BY
+from engine.predictions import Boxes
+from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
+
+#: Digits of a pixel, and of a confidence, that are written.
+_PIXEL_DIGITS: Final = 2
+_DIGITS: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Boxes for n samples.
+
+    sketches: what people drew, in pixels of the images (readable ones only). candidates: of each sample the boxes that
+    may be there, by calibrated confidence from high to low, more than are given; None where there is no readable image.
+    Those of samples that people labeled are out of fold: by the network that did not see their boxes; None where every
+    network has. judges: (n,) int64, the number of this network, -1 elsewhere. thresholds: (k,), the confidence from
+    which on a box of a class is given. sizes: (n, 2) int64, width and height, 0 for none. detector: the model. choices:
+    what was chosen and why, JSON values. failures: what could not be used. notes: what a person should know.
+    """
+
+    algorithm_type: str
+    sketches: Sketches
+    candidates: tuple[Boxes | None, ...]
+    judges: npt.NDArray[np.int64]
+    thresholds: tuple[float, ...]
+    sizes: npt.NDArray[np.int64]
+    detector: BoxDetector
+    choices: Mapping[str, Any]
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.sketches.labels
+
+    @property
+    def automatic(self) -> npt.NDArray[np.bool_]:
+        """(n,) True where `annotated` gives boxes, perhaps none: an image that can be read and nobody labeled."""
+        there = np.array([each is not None for each in self.candidates], bool)
+        found: npt.NDArray[np.bool_] = there & ~self.sketches.labeled
+        return found
+
+    def given(self, row: int) -> Tensor:
+        """(m,) bool, the candidates of a sample that are given as boxes."""
+        boxes = self.candidates[row]
+        assert boxes is not None
+        return boxes.scores >= torch.tensor(self.thresholds)[boxes.classes]
+
+
+def annotated(
+    samples: Sequence[Sample], detection: Detection, *, time: datetime, annotated_by: str = ANNOTATED_BY
+) -> tuple[Sample, ...]:
+    """The samples with automatic boxes where people drew none; those of an earlier run are replaced.
+
+    An image in which nothing was found gets a drawing of nothing. A sample that a person labeled stays as it is, and so
+    do shapes that are no rectangles, with the labels that they belong to. time: written as the labels' creation time.
+    """
+    assert len(samples) == len(detection)
+    created = time.strftime("%Y-%m-%d %H:%M:%S")
+    automatic = detection.automatic
+
+    def with_boxes(row: int, sample: Sample) -> Sample:
+        if not automatic[row]:
+            return sample
+        kept = tuple(each for each in sample.labels if each.type != OBJECT_DETECTION or each.by_human)
+        made = Label(
+            type=OBJECT_DETECTION,
+            annotated_by=annotated_by,
+            creation_time=created,
+            drawing=_drawing(detection, row),
+        )
+        return replace(sample, labels=(*kept, made))
+
+    return tuple(with_boxes(row, sample) for row, sample in enumerate(samples))
+
+
+def _drawing(detection: Detection, row: int) -> Drawing:
+    boxes, given = detection.candidates[row], detection.given(row)
+    assert boxes is not None
+    shapes = [
+        Shape(
+            detection.labels[of],
+            "bndbox",
+            (
+                (round(x1, _PIXEL_DIGITS), round(y1, _PIXEL_DIGITS)),
+                (round(x2, _PIXEL_DIGITS), round(y2, _PIXEL_DIGITS)),
+            ),
+            confidence=round(min(max(sure, 0.0), 1.0), _DIGITS),
+        )
+        for (x1, y1, x2, y2), of, sure in zip(
+            boxes.xyxy[given].double().tolist(),
+            boxes.classes[given].tolist(),
+            boxes.scores[given].double().tolist(),
+            strict=True,
+        )
+    ]
+    width, height = detection.sizes[row].tolist()
+    return Drawing(tuple(shapes), (width, height, 3))

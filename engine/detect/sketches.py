@@ -1,0 +1,162 @@
+"""What people drew on the samples, as numbers: classes, boxes, and which images are labeled at all.
+
+In: samples. Out: `Sketches`, parallel to them. Only boxes that a person drew count; those of machines are there to be
+replaced. An image is labeled when a person's drawing of it could be read, with or without boxes: one without shows that
+there is nothing. Other shapes (polygons, circles, ...) are not boxes, and are left alone. Knows nothing of pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import Failure, InputError, UsageError
+from engine.samples import OBJECT_DETECTION, Label, Sample, Shape
+
+Boxes = npt.NDArray[np.float32]
+Classes = npt.NDArray[np.int64]
+
+#: Rules of the specification: each label on so many images, and something left to label (task API).
+LEAST_PER_CLASS: Final = 5
+
+#: A file that states another size than its image has is of the same image, made smaller or larger, where both sides
+#: tell the same factor up to this.
+_SAME_SHAPE: Final = 0.02
+#: What is left of a box inside its image, in pixels of a side, that is still a box.
+_LEAST_SIDE: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sketches:
+    """Of n samples. labels: the k class names, sorted. boxes: of each sample (m, 4) float32, xyxy in pixels of the size
+    that its file states. classes: of each (m,) int64. drawn: of each sample the classes of all boxes that people drew,
+    (t,) int64; kept: (t,) bool, which of these are in boxes. labeled: (n,) bool. stated: (n, 2) int64, width and height
+    that files state, 0 where they do not."""
+
+    labels: tuple[str, ...]
+    boxes: tuple[Boxes, ...]
+    classes: tuple[Classes, ...]
+    drawn: tuple[Classes, ...]
+    kept: tuple[npt.NDArray[np.bool_], ...]
+    labeled: npt.NDArray[np.bool_]
+    stated: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def presence(self) -> npt.NDArray[np.bool_]:
+        """(n, k) whether a sample has a box of a class."""
+        found = np.zeros((len(self), len(self.labels)), bool)
+        for row, classes in enumerate(self.classes):
+            found[row, classes] = True
+        return found
+
+
+def human_drawings(sample: Sample) -> tuple[Label, ...]:
+    """The labels of an image sample that a person drew and whose drawing could be read."""
+    if not sample.is_image:
+        return ()
+    return tuple(
+        label
+        for label in sample.labels
+        if label.type == OBJECT_DETECTION and label.by_human and label.drawing is not None
+    )
+
+
+def sketches_of(samples: Sequence[Sample]) -> Sketches:
+    """What people drew: every name of a box is a class."""
+    drawn = [human_drawings(sample) for sample in samples]
+    shapes = [_rectangles(labels) for labels in drawn]
+    labels = tuple(sorted({shape.name for each in shapes for shape in each}))
+    column = {name: at for at, name in enumerate(labels)}
+    stated = np.zeros((len(samples), 2), np.int64)
+    for row, each in enumerate(drawn):
+        sizes = [label.drawing.size for label in each if label.drawing is not None and label.drawing.size]
+        if sizes:
+            stated[row] = sizes[0][:2]
+    classes = tuple(np.array([column[shape.name] for shape in each], np.int64) for each in shapes)
+    return Sketches(
+        labels,
+        tuple(np.array([shape.xyxy for shape in each], np.float32).reshape(-1, 4) for each in shapes),
+        classes,
+        classes,
+        tuple(np.ones(len(each), bool) for each in classes),
+        np.array([bool(each) for each in drawn], bool),
+        stated,
+    )
+
+
+def _rectangles(labels: Sequence[Label]) -> list[Shape]:
+    return [shape for label in labels if label.drawing for shape in label.drawing.shapes if shape.kind == "bndbox"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Sketches in pixels of the images that are really there. failures: what does not fit its image."""
+
+    sketches: Sketches
+    failures: tuple[Failure, ...]
+
+
+def fitted(sketches: Sketches, samples: Sequence[Sample], sizes: npt.NDArray[np.int64]) -> Fitted:
+    """sizes: (n, 2) width and height of images, 0 where one could not be read: it does not count as labeled then.
+
+    Where a file states another size of the same shape, its boxes are scaled; where the shape differs, nobody knows what
+    its numbers mean: the image does not count as labeled. Boxes are cut at the border of the image; what has no area
+    there is left out.
+    """
+    boxes, classes, kept, failures = list(sketches.boxes), list(sketches.classes), list(sketches.kept), []
+    labeled = sketches.labeled & (sizes[:, 0] > 0)
+    for row in np.flatnonzero(labeled).tolist():
+        size, stated = sizes[row], sketches.stated[row]
+        factor = size / stated if stated.all() else np.ones(2)
+        if abs(factor[0] / factor[1] - 1) > _SAME_SHAPE:
+            reason = f"its file states {stated[0]}x{stated[1]} pixels, the image has {size[0]}x{size[1]}: not learned"
+            failures.append(Failure(samples[row].source, "annotation", reason))
+            labeled[row] = False
+            continue
+        scaled = boxes[row] * np.tile(factor, 2).astype(np.float32)
+        inside = np.clip(scaled, 0, np.tile(size, 2).astype(np.float32))
+        good: npt.NDArray[np.bool_] = np.all(inside[:, 2:] - inside[:, :2] >= _LEAST_SIDE, axis=1)
+        if not good.all():
+            reason = f"{int((~good).sum()):,} of {len(good):,} boxes have no area inside the image: left out"
+            failures.append(Failure(samples[row].source, "annotation", reason))
+        boxes[row], classes[row], kept[row] = inside[good].astype(np.float32), classes[row][good], good
+    for row in np.flatnonzero(~labeled).tolist():
+        boxes[row], classes[row] = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
+        kept[row] = np.zeros(len(kept[row]), bool)
+    found = Sketches(sketches.labels, tuple(boxes), tuple(classes), sketches.drawn, tuple(kept), labeled, sizes)
+    return Fitted(found, tuple(failures))
+
+
+def check_rules(
+    sketches: Sketches, unlabeled: int, *, min_per_class: int = LEAST_PER_CLASS, least_unlabeled: int = 1
+) -> None:
+    """Raise InputError unless auto labeling of boxes may begin, one line each. unlabeled: how many images nobody
+    labeled.
+
+    One label is enough here, where the specification asks for two: an object is told from what is none.
+    """
+    if min_per_class < 2:
+        raise UsageError(f"min_per_class: must be at least 2, got {min_per_class}")
+    counts = dict(zip(sketches.labels, sketches.presence.sum(axis=0).tolist(), strict=True))
+    problems = []
+    if not counts:
+        problems.append("auto labeling of boxes needs boxes that people drew, got none")
+    few = {name: count for name, count in counts.items() if count < min_per_class}
+    if few:
+        listed = ", ".join(f"{name!r} on {count}" for name, count in sorted(few.items())[:5])
+        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
+        problems.append(
+            f"auto labeling needs every label on at least {min_per_class} readable images (min_per_class lowers it), "
+            f"got {listed}{more}"
+        )
+    if unlabeled < least_unlabeled:
+        problems.append("auto labeling needs at least 1 unlabeled image that can be read, got none: nothing to label")
+    if problems:
+        raise InputError("\n".join(problems))

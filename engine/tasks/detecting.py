@@ -1,0 +1,270 @@
+"""Auto labeling of boxes by active learning as a task: a request and a data set in, OUT full of boxes to be confirmed.
+
+    result.manifest     every sample; automatic boxes, with confidences and marks of hard examples, where people drew
+                        none
+    annotations/        a PASCAL VOC file for each image that got boxes, confidence and hard coefficient in each object
+    boxes.csv           the same boxes as a table
+    candidates.npz      every box that may be there with its confidence, more than are given; of labeled images out of
+                        fold
+    model/              the model, see `models.py`
+    report.html         the images to look at, the hardest first
+    key_samples/        with collect_key_sample: the hard examples within confidence_scope, and key_samples.manifest
+
+`task.json` around it is the runner's. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from datetime import datetime
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.dataset import RESULT_NAME, Dataset, settled
+from engine.detect.accurate import ALONE, TEACHING_STAGE
+from engine.detect.crossfit import Unfinished
+from engine.detect.detecting import LABELING, MEMBERS, READING, auto_detect
+from engine.detect.results import Detection, annotated
+from engine.errors import Failure, Stopped
+from engine.exports import Tally
+from engine.files import write_bytes, write_text
+from engine.hard.config import HardConfig
+from engine.hard.detected import LOOKING, MEASURING, hard_detections
+from engine.hard.examples import HardExamples
+from engine.hard.marks import marked_boxes
+from engine.label.plan import NETWORK_STAGE
+from engine.manifest import write_manifest
+from engine.models import save_model
+from engine.report import render
+from engine.samples import LABEL_TYPES, OBJECT_DETECTION, Sample
+from engine.tasks.candidates import CANDIDATES_NAME, Candidates, write_candidates
+from engine.tasks.detecting_page import detecting_page
+from engine.tasks.grouping import device_of
+from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
+from engine.tasks.parameters import Parameters, hard_config, read_parameters
+from engine.tasks.request import notices
+from engine.tasks.runner import Outcome, Run, Task
+from engine.tasks.schema import SmartTaskConfig, TaskRequest
+
+REPORT_NAME: Final = "report.html"
+BOXES_NAME: Final = "boxes.csv"
+MODEL_FOLDER: Final = "model"
+DEFAULT_ALGORITHM: Final = "accurate"
+
+#: Seconds that writing and measuring take: at least, and an image.
+_WRITING: Final = 2.0
+_WRITING_EACH: Final = 1e-2
+
+#: Where the time goes, in percent.
+_STAGES: Final = {
+    READING: 2.0,
+    "looking at labeled images": 1.0,
+    LABELING: 4.0,
+    MEASURING: 1.0,
+    LOOKING: 4.0,
+    "writing the result": 1.0,
+    COPYING: 1.0,
+    "drawing the page": 1.0,
+}
+_COLUMNS: Final = (
+    *("source", "label", "xmin", "ymin", "xmax", "ymax", "confidence", "hard_coefficient", "hard_reasons"),
+)
+
+
+def detecting_task(request: TaskRequest, dataset: Dataset) -> Task:
+    """The task that a request for auto-label asks for, of boxes. Raises UsageError or InputError for options that
+    fail."""
+    config = request.config
+    options = read_parameters(config.parameters, request.task_type)
+    lines = [*dataset.notes, *notices(request)]
+    if config.algorithm_type is None:
+        lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
+    if options.encoder is not None or options.weights is not None:
+        lines.append("encoder, weights: have no effect on boxes, detectors are trained from scratch")
+    hard = hard_config(options)
+    copies = key_folder(config.key_sample_output) if request.collect_key_sample else None
+    members = options.networks or MEMBERS[config.algorithm_type or DEFAULT_ALGORITHM]
+    alone = 1.0 if config.algorithm_type == "fast" else ALONE
+    training = {NETWORK_STAGE.format(number, members): alone * 85.0 / members for number in range(1, members + 1)}
+    if alone < 1:
+        each = (1 - alone) * 85.0 / members
+        training |= {TEACHING_STAGE.format(number, members): each for number in range(1, members + 1)}
+    return Task(
+        job=lambda this: _detect(this, dataset, config, options, hard, copies),
+        kind=request.task_type,
+        config=request.body()["config"],
+        dataset=dataset.name,
+        stages={**_STAGES, **training},
+        files=dataset.files,
+        notices=tuple(lines),
+    )
+
+
+def _detect(
+    this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parameters, hard: HardConfig, copies: str | None
+) -> Outcome:
+    threads = options.threads or os.cpu_count() or 1
+    try:
+        detection = auto_detect(
+            dataset,
+            config.algorithm_type or DEFAULT_ALGORITHM,
+            minutes=options.minutes,
+            steps=options.steps or (),
+            min_per_class=options.min_per_class,
+            image_size=options.image_size,
+            batch_size=options.batch_size,
+            epochs=options.epochs,
+            learning_rate=options.learning_rate,
+            networks=options.networks,
+            precision=options.precision,
+            score_threshold=options.score_threshold,
+            seed=options.seed,
+            threads=threads,
+            device=device_of(options.device),
+            max_pixels=options.max_pixels,
+            folder=this.cache,
+            reserve=_WRITING + _WRITING_EACH * len(dataset),
+            looks=(options.networks or MEMBERS[config.algorithm_type or DEFAULT_ALGORITHM]) + len(hard.altering),
+            stage=this.stage,
+            note=this.note,
+            stopped=this.stopped,
+        )
+    except Unfinished as stopped:
+        if stopped.verdict is None:
+            raise
+        _save(this, stopped.verdict.detector, stopped.verdict.found, "")
+        raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
+    for line in detection.notes:
+        this.note(line)
+    samples = annotated(dataset.samples, detection, time=datetime.now())
+    found, vectors = hard_detections(
+        samples,
+        detection,
+        hard,
+        sources=dataset.sources,
+        folder=this.cache,
+        threads=threads,
+        max_pixels=options.max_pixels,
+        seed=options.seed,
+        stage=this.stage,
+        stopped=this.stopped,
+    )
+    marked = dataset.with_samples(marked_boxes(samples, found))
+    failures = [*dataset.failures, *detection.failures]
+    written = _write_result(this, marked, detection, failures)
+    scope = config.confidence_scope or DEFAULT_SCOPE
+    key = np.flatnonzero(detection.automatic & within(_least_sure(detection), scope) & found.hard)
+    if copies is not None:
+        order = key[np.argsort(-found.coefficients[key], kind="stable")]
+        failures += copy_key_samples(this, marked, order, copies)
+    page = detecting_page(
+        marked,
+        detection,
+        found,
+        vectors,
+        failures=failures,
+        written=written,
+        notes=this.notices,
+        threads=threads,
+        begin=partial(this.stage, "drawing the page"),
+    )
+    write_text(this.out.target(REPORT_NAME), render(page))
+    return Outcome(_result(dataset, detection, found, scope, None if copies is None else len(key)), tuple(failures))
+
+
+def _least_sure(detection: Detection) -> npt.NDArray[np.float32]:
+    """(n,) the confidence of the least certain box that is given; NaN where there is none."""
+    least = np.full(len(detection), np.nan, np.float32)
+    for row, boxes in enumerate(detection.candidates):
+        if boxes is not None and bool((given := detection.given(row)).any()):
+            least[row] = float(boxes.scores[given].min())
+    return least
+
+
+def _write_result(this: Run, dataset: Dataset, detection: Detection, failures: list[Failure]) -> list[Sample]:
+    """The manifest with its annotation files, the table and the model; gives the samples as the manifest has them."""
+    advance = this.stage("writing the result", len(dataset))
+    tally = Tally()
+    written = list(settled(dataset, this.out, tally))
+    write_manifest(this.out.target(RESULT_NAME), written)
+    write_bytes(this.out.target(BOXES_NAME), _table(written, detection))
+    write_candidates(this.out.target(CANDIDATES_NAME), _candidates(written, detection))
+    _save(this, detection.detector, detection.choices, str(detection.choices.get("training_digest", "")))
+    advance(len(dataset))
+    for line in tally.notes:
+        this.note(line)
+    failures += tally.failures
+    return written
+
+
+def _candidates(samples: list[Sample], detection: Detection) -> Candidates:
+    known = np.array([boxes is not None for boxes in detection.candidates], bool)
+    there = [boxes for boxes in detection.candidates if boxes is not None]
+    counts = np.zeros(len(samples), np.int64)
+    counts[known] = [len(boxes.scores) for boxes in there]
+    return Candidates(
+        tuple(sample.source for sample in samples),
+        detection.labels,
+        np.array(detection.thresholds, np.float64),
+        detection.sketches.labeled,
+        known,
+        counts,
+        np.concatenate([np.zeros((0, 4), np.float32), *(boxes.xyxy.numpy() for boxes in there)]).astype(np.float32),
+        np.concatenate([np.zeros(0, np.int64), *(boxes.classes.numpy() for boxes in there)]),
+        np.concatenate([np.zeros(0, np.float32), *(boxes.scores.numpy() for boxes in there)]).astype(np.float32),
+    )
+
+
+def _table(samples: list[Sample], detection: Detection) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(_COLUMNS)
+    for row in np.flatnonzero(detection.automatic).tolist():
+        for shape in samples[row].boxes:
+            reasons = "-".join(map(str, shape.hard_reasons))
+            writer.writerow(
+                (samples[row].source, shape.name, *shape.xyxy, shape.confidence, shape.hard_coefficient, reasons)
+            )
+    return text.getvalue().encode("utf-8", "surrogatepass")
+
+
+def _save(this: Run, detector: Any, found: Any, digest: str) -> None:
+    metrics = {name: value for name, value in found.items() if name != "training_digest"}
+    save_model(this.out, detector, folder=MODEL_FOLDER, metrics=metrics, training_digest=digest, created=datetime.now())
+
+
+def _result(
+    dataset: Dataset, detection: Detection, found: HardExamples, scope: tuple[float, float], key: int | None
+) -> dict[str, Any]:
+    """The `result` of the task answer; from `labels` on, ours."""
+    automatic = detection.automatic
+    human = Counter(int(of) for classes in detection.sketches.classes for of in classes)
+    given: Counter[int] = Counter()
+    for row in np.flatnonzero(automatic).tolist():
+        boxes = detection.candidates[row]
+        assert boxes is not None
+        given.update(boxes.classes[detection.given(row)].tolist())
+    return {
+        "annotated_sample_count": int(automatic.sum()),
+        "total_sample_count": len(dataset),
+        "confidence_scope": f"{scope[0]:.2f}-{scope[1]:.2f}",
+        "dataset_name": dataset.name,
+        "dataset_type": LABEL_TYPES[OBJECT_DETECTION],
+        "manifest_path": RESULT_NAME,
+        "model_path": MODEL_FOLDER,
+        "key_sample_count": key,
+        "hard_sample_count": int((found.hard & automatic).sum()),
+        "hard_box_count": int(found.labels.hard.sum()),
+        "labels": [
+            {"label": name, "human": human[at], "automatic": given[at]} for at, name in enumerate(detection.labels)
+        ],
+        "algorithm_type": detection.algorithm_type,
+        "choices": dict(detection.choices),
+        "hard_examples": dict(found.choices),
+    }

@@ -1,0 +1,273 @@
+"""What auto labeling of boxes shows a person: a `Detection` as a `report.Page`, boxes drawn on the images.
+
+First the images that most need a look, hard boxes in red; then, for each label, images that have it; then how good the
+boxes are expected to be, by boxes that networks had not seen. Only the images that are shown are read again. Knows
+nothing of where the page is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.dataset import Dataset
+from engine.detect.results import Detection
+from engine.errors import Failure
+from engine.hard.examples import HardExamples
+from engine.manifest import format_sample
+from engine.report import Card, Gallery, Histogram, Page, Reliability, Table, Tile
+from engine.samples import Sample
+from engine.tasks.hard_page import (
+    curve_of,
+    examples_of,
+    neighbours_of,
+    reason_table,
+    reviews,
+    told_coefficient,
+    why_of,
+    with_boxes,
+    words_of,
+)
+from engine.tasks.pages import failure_tables, tiles_of
+
+#: Images in "Review first", and of each label: the least and the most certain.
+_REVIEW: Final = 120
+_LEAST: Final = 12
+_MOST: Final = 6
+#: Labels that have a card: the most frequent.
+_CARDS: Final = 40
+#: Width of a bin of confidences, in percent.
+_BIN: Final = 5
+
+_REVIEW_NOTE: Final = (
+    "Automatic boxes, the images likeliest wrong first: the percentage is the probability that a box on the image is "
+    "wrong or missing, then how many boxes there are, how many of them are hard (red), and the numbers of the reasons, "
+    "which Reasons below explains. To make what is right a person's: labelengine confirm OUT --below 0.1 --by NAME"
+)
+_FAIR_SAMPLE: Final = (
+    "What is expected of automatic boxes was measured on labeled images that a network had not seen; it holds where "
+    "labeled images were drawn at random among all"
+)
+
+
+def detecting_page(
+    dataset: Dataset,
+    detection: Detection,
+    hard: HardExamples,
+    vectors: Tensor,
+    *,
+    failures: Sequence[Failure],
+    written: Sequence[Sample],
+    notes: Sequence[str],
+    threads: int,
+    begin: Callable[[int], Callable[[int], None]],
+) -> Page:
+    """dataset: its samples carry the boxes. vectors: (n, d), how images look, by which training images are chosen to be
+    shown beside hard ones. written: the samples as OUT/result.manifest has them. begin: told how many images will be
+    read again, gives what to call with the number read."""
+    rows = np.flatnonzero(detection.automatic)
+    order = rows[np.argsort(-hard.coefficients[rows], kind="stable")]
+    review = order[:_REVIEW].tolist()
+    of_labels = {column: _shown_of(detection, column) for column in _largest(detection)}
+    positions = list(dict.fromkeys([*review, *(row for both in of_labels.values() for part in both for row in part)]))
+    pictures = tiles_of(
+        dataset, positions, [""] * len(positions), threads, begin(len(positions)), draw=with_boxes(dataset)
+    )
+    tiles = dict(zip(positions, pictures, strict=True))
+    hard_rows = [row for row in review if hard.hard[row]]
+    labeled = torch.from_numpy(detection.sketches.labeled)
+    neighbours = neighbours_of(hard_rows, vectors, labeled[:, None], {})
+    examples, places = examples_of(neighbours, dataset, None, threads, boxes=True)
+
+    def reviewed(row: int) -> Tile:
+        near = [places[at] for at in neighbours.near.get(row, ()) if at in places]
+        line = format_sample(written[row]).decode("utf-8", "surrogatepass").strip()
+        names = list(dict.fromkeys(shape.name for shape in dataset[row].boxes))
+        why = why_of(hard, row, names, near, line)
+        tile: Tile = replace(tiles[row], caption=_review_caption(dataset[row], hard, row), why=why)
+        return tile
+
+    choices = detection.choices
+    return Page(
+        title=f"{dataset.name}: boxes on {len(rows):,} image{'s' * (len(rows) != 1)}",
+        subtitle=f"Automatic boxes, learned from the {int(detection.sketches.labeled.sum()):,} images that people "
+        "labeled",
+        facts=tuple(_facts(detection, hard, len(rows), len(failures))),
+        notes=(*notes, *([_FAIR_SAMPLE] if choices.get("cv_images") else [])),
+        galleries=(Gallery("Review first", tuple(map(reviewed, review)), note=_REVIEW_NOTE),) if review else (),
+        cards=tuple(_cards(detection, of_labels, tiles)),
+        cards_heading="Labels",
+        typical_heading="Least certain",
+        unusual_heading="Most certain",
+        numbered=False,
+        histograms=tuple(_histograms(detection)),
+        histograms_heading="Confidence",
+        reliability=_reliability(choices),
+        curve=curve_of(hard.left),
+        tables=(
+            *reason_table(hard, rows.tolist()),
+            *_expected(detection),
+            *_choices(choices),
+            *failure_tables([(dataset.name, failures)]),
+        ),
+        reasons=words_of(hard),
+        examples=examples,
+    )
+
+
+def _review_caption(sample: Sample, hard: HardExamples, row: int) -> str:
+    """`43 % · 12 boxes, 2 hard · 0-18`."""
+    boxes = sample.boxes
+    red = sum(bool(shape.hard_reasons) for shape in boxes)
+    told = told_coefficient(hard, row).removesuffix(" likely wrong").removeprefix("difficulty ")
+    count = f"{len(boxes)} box{'es' * (len(boxes) != 1)}" if boxes else "no box"
+    reasons = "-".join(map(str, hard.reasons[row]))
+    return " · ".join([told, count + (f", {red} hard" if red else ""), *([reasons] if reasons else [])])
+
+
+def _largest(detection: Detection) -> list[int]:
+    """The columns of the most frequent labels among automatic boxes, and of all where they are few."""
+    counts = _given_counts(detection)
+    return sorted(range(len(detection.labels)), key=lambda column: -counts[column])[:_CARDS]
+
+
+def _given_counts(detection: Detection) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for row in np.flatnonzero(detection.automatic).tolist():
+        boxes = detection.candidates[row]
+        assert boxes is not None
+        counts.update(boxes.classes[detection.given(row)].tolist())
+    return counts
+
+
+def _shown_of(detection: Detection, column: int) -> tuple[list[int], list[int]]:
+    """Images with boxes of a label: by the least certain of these, least certain first; and the most certain."""
+    least = {}
+    for row in np.flatnonzero(detection.automatic).tolist():
+        boxes = detection.candidates[row]
+        assert boxes is not None
+        mine = boxes.scores[detection.given(row) & (boxes.classes == column)]
+        if len(mine):
+            least[row] = float(mine.min())
+    order = sorted(least, key=lambda row: (least[row], row))
+    return order[:_LEAST], order[_LEAST:][::-1][:_MOST]
+
+
+def _cards(
+    detection: Detection, of_labels: Mapping[int, tuple[list[int], list[int]]], tiles: Mapping[int, Tile]
+) -> Iterator[Card]:
+    counts = _given_counts(detection)
+    total = max(1, sum(counts.values()))
+    drawn = Counter(int(of) for classes in detection.sketches.classes for of in classes)
+    for column, (least, most) in of_labels.items():
+        if not least:
+            continue
+        yield Card(
+            number=column + 1,
+            name=detection.labels[column],
+            size=counts[column],
+            share=counts[column] / total,
+            facts=(
+                ("drawn by people", f"{drawn[column]:,}"),
+                ("given from a confidence of", f"{detection.thresholds[column]:.2f}"),
+            ),
+            typical=tuple(replace(tiles[row], caption=_label_caption(detection, row, column)) for row in least),
+            unusual=tuple(replace(tiles[row], caption=_label_caption(detection, row, column)) for row in most),
+        )
+
+
+def _label_caption(detection: Detection, row: int, column: int) -> str:
+    """`3 boxes from 57 %`."""
+    boxes = detection.candidates[row]
+    assert boxes is not None
+    mine = boxes.scores[detection.given(row) & (boxes.classes == column)]
+    return f"{len(mine)} box{'es' * (len(mine) != 1)} from {100 * float(mine.min()):.0f} %"
+
+
+def _facts(detection: Detection, hard: HardExamples, automatic: int, unreadable: int) -> Iterator[tuple[str, str]]:
+    choices = detection.choices
+    yield "images with automatic boxes", f"{automatic:,}"
+    yield "boxes", f"{sum(_given_counts(detection).values()):,}"
+    yield "images labeled by people", f"{int(detection.sketches.labeled.sum()):,}"
+    if choices.get("cv_images"):
+        yield "mAP50 expected", f"{choices['cv_map50']:.3f}"
+        yield "mAP50:95 expected", f"{choices['cv_map50_95']:.3f}"
+    if choices.get("cv_precision") is not None:
+        yield "boxes right, expected", f"{100 * choices['cv_precision']:.1f} %"
+    if choices.get("cv_ece") is not None:
+        yield "calibration error (ECE)", f"{choices['cv_ece']:.3f}"
+    yield "hard boxes", f"{int(hard.labels.hard.sum()):,}"
+    yield "hard images", f"{int((hard.hard & detection.automatic).sum()):,}"
+    yield from reviews(hard.left, automatic)
+    yield "algorithm", detection.algorithm_type
+    yield "not used", f"{unreadable:,}"
+
+
+def _histograms(detection: Detection) -> Iterator[Histogram]:
+    values = [
+        100 * boxes.scores[detection.given(row)].numpy()
+        for row in np.flatnonzero(detection.automatic).tolist()
+        for boxes in [detection.candidates[row]]
+        if boxes is not None
+    ]
+    together = np.concatenate([*values, np.zeros(0)])
+    if len(together):
+        edges = np.arange(0, 100 + _BIN, _BIN, dtype=np.float64)
+        meaning = "How sure the model is of the boxes that it gives: the probability that each is right"
+        counts = tuple(np.histogram(together, edges)[0].tolist())
+        yield Histogram(
+            "Confidences", meaning, "%", tuple(edges.tolist()), (("automatic boxes", counts),), things="boxes"
+        )
+
+
+def _reliability(choices: Mapping[str, Any]) -> Reliability | None:
+    points = [
+        (float(each["confidence"]), float(each["accuracy"]), int(each["count"]))
+        for each in choices.get("reliability") or ()
+        if each["count"]
+    ]
+    if not points:
+        return None
+    meaning = (
+        "How often a box of that confidence is right, on labeled images that the network had not seen; on the dashed "
+        "line confidences say exactly that. Larger dots hold more boxes"
+    )
+    return Reliability("Confidence and accuracy, %", meaning, tuple(sorted(points)))
+
+
+def _expected(detection: Detection) -> Iterator[Table]:
+    """How good boxes of each label are expected to be."""
+    counts = _given_counts(detection)
+    drawn = Counter(int(of) for classes in detection.sketches.classes for of in classes)
+    expected = {each["label"]: each for each in detection.choices.get("cv_classes") or ()}
+    rows = []
+    for column, label in enumerate(detection.labels):
+        each = expected.get(label, {})
+        figures = ("–" if each.get(name) is None else f"{each[name]:.3f}" for name in ("ap50", "ap50_95"))
+        threshold = f"{detection.thresholds[column]:.2f}"
+        rows.append((label, f"{drawn[column]:,}", f"{counts[column]:,}", *figures, threshold))
+    yield Table(
+        "Labels",
+        ("label", "by people", "automatic", "AP at IoU 0.5", "AP at 0.5..0.95", "given from"),
+        tuple(rows),
+        note="Boxes; average precision (COCO) on labeled images that the network had not seen, "
+        f"{detection.choices.get('cv_images', 0):,} of them; the confidence from which on boxes are given",
+        see="boxes.csv",
+        words=1,
+    )
+
+
+def _choices(choices: Mapping[str, Any]) -> Iterator[Table]:
+    rows = tuple(
+        (name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        for name, value in choices.items()
+        if name not in ("reliability", "cv_classes")
+    )
+    if rows:
+        yield Table("Choices", ("what", "choice"), rows, note="What was chosen for these images", words=2)
