@@ -1,6 +1,6 @@
 """Auto labeling of boxes against detectors from torchvision: the same labeled images, the same time, from scratch.
 
-    python benchmarks/detection.py BCCD_FOLDER [--labeled 30,60,120] [--seeds 3] [--minutes 8] [--minutes-accurate 15]
+    python benchmarks/detection.py DATA [--labeled 30,60,120] [--seeds 3] [--minutes 8] [--minutes-accurate 15]
         [--contenders fast,accurate,fast-long,self-training,ceiling,fasterrcnn,ssdlite,retinanet,fcos] [--speed]
         [--hard] [--planted 0.1] [--device cpu] [--keep FOLDER]
 
@@ -11,9 +11,10 @@ of those minutes with its own boxes as labels. `ceiling`: `fast` with 304 labele
 
 Peers: torchvision's fasterrcnn_mobilenet_v3_large_320_fpn, ssdlite320_mobilenet_v3_large, and RetinaNet and FCOS on a
 resnet18 FPN, without weights, BatchNorm trained, anchors of the sizes of the boxes, flips, scale and colour jitter,
-AdamW with a one-cycle schedule over the steps that the time allows, bfloat16 in training. --speed: images a second at 640x480 and steps a
-second. --hard: how well the coefficients find what is wrong, beside cleanlab's ObjectLab. --planted: errors in
-so many of the boxes that people drew, and who finds them.
+AdamW with a one-cycle schedule over the steps that the time allows, bfloat16 in training.
+
+--speed: images a second at 640x480 and steps a second. --hard: how well the coefficients find what is wrong, beside
+cleanlab's ObjectLab. --planted: errors in so many of the boxes that people drew, and who finds them.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from engine.detect.pool import padded
 from engine.detect.sketches import check_rules, fitted, sketches_of
 from engine.detect.views import View, covered, viewed
 from engine.errors import InputError, UsageError
+from engine.label.augment import Policy
 from engine.label.networks import NetworkSpec, fit_stem
 from engine.label.training import generator_of
 from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
@@ -188,6 +189,16 @@ def test_boxes_go_where_their_pixels_go(flips: tuple[bool, bool], turned: bool) 
         y2, x2 = (bright.amax(dim=0) + 1).tolist()
         assert moved.xyxy[at, 0].tolist() == pytest.approx([x1, y1, x2, y2], abs=1.6)
     assert len({tuple(box) for box in moved.xyxy[:, 0].round().tolist()}) > 8
+
+
+def test_what_is_shown_is_as_sharp_where_networks_compute_in_bfloat16() -> None:
+    images = torch.randint(0, 255, (2, 3, 64, 320), dtype=torch.uint8, generator=generator_of("noise"))
+    drawn = padded([boxes((1, 2, 30, 40))] * 2, [torch.tensor([0])] * 2)
+    view = View((0.5, 2.0), color=Policy(light=0.3, hue=20))
+    exact, _ = viewed(images, drawn, view, (64, 320), generator_of("same"))
+    with torch.autocast("cpu", torch.bfloat16):
+        shown, _ = viewed(images, drawn, view, (64, 320), generator_of("same"))
+    assert torch.equal(shown, exact)
 
 
 def test_what_is_cut_off_counts_no_more() -> None:

@@ -67,7 +67,7 @@ def _label_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"{counts} labeled by {result['algorithm_type']}, to be confirmed"
     for each in result["labels"]:
         yield f"{each['automatic']:>9,}  {in_one_line(each['label'])} ({each['human']:,} by people)"
-    if boxes and result["choices"].get("cv_images"):
+    if boxes and result["choices"].get("cv_map50") is not None:
         choices = result["choices"]
         yield f"expected of the boxes: mAP50 {choices['cv_map50']:.3f}, mAP50:95 {choices['cv_map50_95']:.3f}"
     if result["key_sample_count"] is not None:

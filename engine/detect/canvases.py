@@ -7,6 +7,7 @@ memory. Knows nothing of boxes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -67,13 +68,15 @@ class Canvas:
 @dataclass(frozen=True, slots=True)
 class Canvases:
     """m images on disk. index: (m,) int64, their positions among the samples. sizes: (m, 2) int64, width and height in
-    pixels. failures: of samples that could not be read. notes: how many had to be converted, by what was done."""
+    pixels. digest: 64 hexadecimal digits of the bytes of their files. failures: of samples that could not be read.
+    notes: how many had to be converted, by what was done."""
 
     canvas: Canvas
     index: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     path: Path
     places: npt.NDArray[np.int64]
+    digest: str
     failures: tuple[Failure, ...]
     notes: dict[str, int]
 
@@ -113,10 +116,12 @@ def read_canvases(
 ) -> Canvases:
     """The images of the samples at these rows. folder: where they are kept; what is there is used and extended. Raises
     Stopped, with everything done so far kept, once `stopped()` says so."""
-    located, failures = located_images(samples, sources, rows)
+    located, lost = located_images(samples, sources, rows)
+    failures = [failure for _, failure in lost]
     path = folder / f"canvases-{_VERSION}-{canvas.width}x{canvas.height}.store"
     index, sizes, places = [], [], []
     notes: Counter[str] = Counter()
+    digest = hashlib.sha256()
     done = 0
     with Store(path) as store:
 
@@ -137,6 +142,7 @@ def read_canvases(
                 key, payload = found
                 place = store.place(key) if payload is None else store.put(key, payload)
                 head = np.frombuffer(store.read(place, _HEAD.itemsize), _HEAD, count=1)[0]
+                digest.update(key)
                 index.append(row)
                 sizes.append(head["size"])
                 places.append(place + _HEAD.itemsize)
@@ -152,6 +158,7 @@ def read_canvases(
         np.array(sizes, np.int64).reshape(-1, 2),
         path,
         np.array(places, np.int64),
+        digest.hexdigest(),
         tuple(failures),
         {note: count for note, count in sorted(notes.items()) if note},
     )
@@ -159,12 +166,12 @@ def read_canvases(
 
 def located_images(
     samples: Sequence[Sample], sources: Sources, rows: Sequence[int]
-) -> tuple[list[tuple[int, Path]], list[Failure]]:
-    """Row and path of those that lie on this machine, and a failure for each other one."""
-    located, failures = [], []
+) -> tuple[list[tuple[int, Path]], list[tuple[int, Failure]]]:
+    """Row and path of those that lie on this machine, and row and failure of each other one."""
+    located, lost = [], []
     for row in rows:
         try:
             located.append((row, sources.path(samples[row].source)))
         except ImageError as error:
-            failures.append(Failure(samples[row].source, error.kind, str(error)))
-    return located, failures
+            lost.append((row, Failure(samples[row].source, error.kind, str(error))))
+    return located, lost

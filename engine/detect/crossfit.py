@@ -148,12 +148,12 @@ def _in_words(
     bins = reliability(confidences, correct) if len(correct) else ()
     return {
         "cv_images": scores.images,
-        "cv_map50": round(scores.map50, 4),
-        "cv_map75": round(scores.map75, 4),
-        "cv_map50_95": round(scores.map50_95, 4),
+        "cv_map50": _figure(scores.map50),
+        "cv_map75": _figure(scores.map75),
+        "cv_map50_95": _figure(scores.map50_95),
         "cv_classes": [
-            {"label": name, "ap50": _figure(a), "ap50_95": _figure(b), "threshold": least}
-            for name, a, b, least in zip(
+            {"label": name, "ap50": _figure(a), "ap50_95": _figure(b), "threshold": given_from}
+            for name, a, b, given_from in zip(
                 detector.labels, scores.class_ap50, scores.class_ap50_95, detector.thresholds, strict=True
             )
         ],

@@ -12,7 +12,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,35 +25,26 @@ from engine.detect import accurate as accurate_learning
 from engine.detect import fast as fast_learning
 from engine.detect.accurate import accurate
 from engine.detect.canvases import Canvas, Canvases, located_images, read_canvases
+from engine.detect.crossfit import BoxVerdict
+from engine.detect.decode import Raw
 from engine.detect.detector import BATCH, BoxDetector
 from engine.detect.fast import FOLDS, fast
 from engine.detect.plan import BoxPlan, BoxSettings, plan_for, supervised_seconds, with_precision
 from engine.detect.pool import BoxPool, pool_of
 from engine.detect.results import Detection
+from engine.detect.sizing import canvas_for
 from engine.detect.sketches import LEAST_PER_CLASS, Sketches, check_rules, fitted, sketches_of
-from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
+from engine.errors import Failure, ImageError, Stopped, UsageError
 from engine.files import write_text
-from engine.folders import image_size as header_size
 from engine.images import MAX_PIXELS, Pixels, stream
 from engine.label.clock import Clock
-from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS
+from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, unbroken
 from engine.label.plan import Stage
 from engine.label.training import Watch, generator_of
 from engine.predictions import Boxes
 from engine.samples import Sample
 from engine.sources import Sources
 
-#: Sides of the canvas are such that boxes of the smallest class are so wide, in pixels, as far as the area allows.
-_SMALL: Final = 20.0
-_LEAST_AREA: Final = 128 * 128
-_MOST_AREA: Final = 320 * 256
-_MOST_AREA_ON_GPU: Final = 640 * 640
-_MOST_ENLARGED: Final = 2.0
-_SIDE_STEP: Final = 16
-#: Smaller objects than so many pixels of the canvas are hard to find: a person is told.
-_TINY: Final = 8.0
-#: Labeled images whose size is looked at.
-_PEEKED: Final = 200
 #: Unlabeled images that `accurate` learns from at most: more take room on disk and would not be seen in time.
 _MOST_UNLABELED: Final = 5_000
 #: A candidate below that is none.
@@ -119,7 +109,7 @@ def auto_detect(
     rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least_unlabeled)
     unlabeled = [row for row, sample in enumerate(samples) if sample.is_image and not drawn.labeled[row]]
     rules(drawn, len(unlabeled))
-    canvas, notes = _canvas_for(samples, sources, drawn, device, image_size)
+    canvas, notes = canvas_for(samples, sources, drawn, device, image_size)
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder or Path(temporary)
@@ -144,7 +134,8 @@ def auto_detect(
         pool = pool_of(canvases, sketches, device)
         minutes = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
         digest = _digest(samples, sketches)
-        asked = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, digest, sizes.tobytes())
+        seen = (digest, canvases.digest)
+        asked = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
         work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         settings = BoxSettings(seed, batch_size, learning_rate, networks)
@@ -159,33 +150,21 @@ def auto_detect(
         note(_plan_in_words(algorithm_type, minutes, clock.given, pool, len(unlabeled), canvas))
         learn = fast if algorithm_type == "fast" else accurate
         try:
-            verdict = learn(
-                pool, plan, step_seconds, clock=clock, stage=stage, watch=Watch(stopped=stopped, folder=work)
-            )
+            watch = Watch(stopped=stopped, folder=work)
+            verdict = learn(pool, plan, step_seconds, clock=clock, stage=unbroken(stage), watch=watch)
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
         if score_threshold is not None:
             given_from = (float(score_threshold),) * len(sketches.labels)
             verdict = replace(verdict, detector=replace(verdict.detector, thresholds=given_from))
-        candidates: list[Boxes | None] = [None] * len(samples)
+        detector = verdict.detector
+        candidates = _out_of_fold(verdict, canvases, pool, len(samples))
         judges = np.full(len(samples), -1, np.int64)
-        for at, row in enumerate(canvases.index[pool.labeled.numpy()].tolist()):
-            if at in verdict.raws:
-                scale = canvas.scale(*sizes[row].tolist())
-                candidates[row] = _likely(verdict.detector, verdict.raws[at], scale, *sizes[row].tolist())
-                judges[row] = int(verdict.judge[at])
+        judges[canvases.index[pool.labeled.numpy()]] = verdict.judge.numpy()
         failures = [*canvases.failures, *fit.failures]
-        for row, found in found_boxes(
-            samples,
-            sources,
-            unlabeled,
-            verdict.detector,
-            threads=threads,
-            device=device,
-            max_pixels=max_pixels,
-            progress=stage(LABELING, len(unlabeled)),
-            stopped=stopped,
-        ):
+        advance = stage(LABELING, len(unlabeled))
+        asking = partial(found_boxes, threads=threads, device=device, max_pixels=max_pixels, stopped=stopped)
+        for row, found in asking(samples, sources, unlabeled, detector, progress=advance):
             if isinstance(found, Failure):
                 failures.append(found)
             else:
@@ -195,7 +174,7 @@ def auto_detect(
         "steps": "+".join(map(str, clock.decided)),
         "seed": seed,
         "training_digest": digest,
-        "thresholds": list(verdict.detector.thresholds),
+        "thresholds": list(detector.thresholds),
         **verdict.found,
     }
     return Detection(
@@ -203,9 +182,9 @@ def auto_detect(
         sketches,
         tuple(candidates),
         judges,
-        verdict.detector.thresholds,
+        detector.thresholds,
         sizes,
-        verdict.detector,
+        detector,
         choices,
         _once(failures),
         (*notes, *_notes(drawn, sketches), *_converted(canvases)),
@@ -227,10 +206,8 @@ def found_boxes(
     """What a detector finds on the images of the samples at these rows, one by one in their order: likely boxes, more
     than are given, and the width and height of the image; or a failure. Files are read as it goes. Raises Stopped once
     `stopped()` says so."""
-    located, failures = located_images(samples, sources, rows)
-    place = {sample.source: row for row, sample in enumerate(samples)}
-    for failure in failures:
-        yield place[failure.source], failure
+    located, lost = located_images(samples, sources, rows)
+    yield from lost
 
     def work(at: int, content: bytes) -> tuple[Pixels, int, int]:
         pixels, picture = detector.canvas.of(content, max_pixels)
@@ -265,8 +242,20 @@ def found_boxes(
     progress(done)
 
 
-def _likely(detector: BoxDetector, raw: object, scale: float, width: int, height: int) -> Boxes:
-    xyxy, classes, sure = detector.boxes(raw, scale, width, height)  # type: ignore[arg-type]
+def _out_of_fold(verdict: BoxVerdict, canvases: Canvases, pool: BoxPool, n: int) -> list[Boxes | None]:
+    """Of n samples what was said of labeled ones by the network that has not seen their boxes; None of the others."""
+    candidates: list[Boxes | None] = [None] * n
+    for at, raw in verdict.raws.items():
+        place = int(pool.labeled[at])
+        width, height = canvases.sizes[place].tolist()
+        scale = canvases.canvas.scale(width, height)
+        candidates[int(canvases.index[place])] = _likely(verdict.detector, raw, scale, width, height)
+    return candidates
+
+
+def _likely(detector: BoxDetector, raw: Raw, scale: float, width: int, height: int) -> Boxes:
+    """Boxes that may be there, in pixels of the image."""
+    xyxy, classes, sure = detector.boxes(raw, scale, width, height)
     likely = sure >= min(_LEAST_CONFIDENCE, *detector.thresholds)
     return Boxes(xyxy[likely], sure[likely], classes[likely])
 
@@ -278,47 +267,6 @@ def default_minutes(algorithm_type: str, labeled: int, device: torch.device) -> 
     """
     minutes = min(15.0, 4 + labeled / 30) * (1 if algorithm_type == "fast" else 2)
     return round(minutes if device.type == "cpu" else max(0.5, minutes / 6), 1)
-
-
-# ---- What networks see. ----
-
-
-def _canvas_for(
-    samples: Sequence[Sample], sources: Sources, drawn: Sketches, device: torch.device, longer: int | None
-) -> tuple[Canvas, tuple[str, ...]]:
-    """The usual shape of a few labeled images, as large as their smallest objects need."""
-    rows = np.flatnonzero(drawn.presence.any(axis=1))
-    rows = rows[:: max(1, len(rows) // _PEEKED)]
-    sizes: list[tuple[int, int]] = []
-    smalls: dict[int, list[float]] = {}
-    for row in rows.tolist():
-        with suppress(ImageError, OSError):
-            width, height, _ = header_size(sources.path(samples[row].source))
-            factor = width / drawn.stated[row, 0] if drawn.stated[row, 0] else 1.0
-            sizes.append((width, height))
-            boxes = drawn.boxes[row]
-            sides = np.sqrt(np.prod((boxes[:, 2:] - boxes[:, :2]).clip(min=0), axis=1)) * factor
-            for of, side in zip(drawn.classes[row].tolist(), sides.tolist(), strict=True):
-                smalls.setdefault(of, []).append(side)
-    if not sizes:
-        raise InputError("auto labeling needs labeled images that can be read, got none")
-    wide, high = (float(each) for each in np.median(np.array(sizes), axis=0))
-    everything = [side for sides in smalls.values() for side in sides]
-    small = min([float(np.median(sides)) for sides in smalls.values()] + [float(np.quantile(everything, 0.1))])
-    scale = _SMALL / max(small, 1e-3)
-    most = _MOST_AREA if device.type == "cpu" else _MOST_AREA_ON_GPU
-    scale = min(scale, _MOST_ENLARGED, math.sqrt(most / (wide * high)))
-    scale = max(scale, math.sqrt(_LEAST_AREA / (wide * high)))
-    if longer is not None:
-        scale = longer / max(wide, high)
-    canvas = Canvas(*(max(2 * _SIDE_STEP, _SIDE_STEP * round(side * scale / _SIDE_STEP)) for side in (high, wide)))
-    seen = small * canvas.scale(round(wide), round(high))
-    notes = (
-        (f"small objects are {seen:.1f} pixels wide where networks see them; a larger image_size may find more",)
-        if seen < _TINY
-        else ()
-    )
-    return canvas, notes
 
 
 def _some(rows: Sequence[int], seed: int) -> list[int]:

@@ -73,7 +73,8 @@ class Placing:
         theta[:, 0, 0], theta[:, 1, 1] = slope[:, 0] * upright, slope[:, 1] * upright
         theta[:, 0, 1], theta[:, 1, 0] = slope[:, 0] * self.turned, slope[:, 1] * self.turned
         theta[:, :, 2] = at
-        grid = F.affine_grid(theta, [b, 3, *self.size], align_corners=False)
+        with torch.autocast(images.device.type, enabled=False):  # a step of bfloat16 is a pixel wide at the border
+            grid = F.affine_grid(theta, [b, 3, *self.size], align_corners=False)
         x = images.float().div_(255) - _GREY
         return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False) + _GREY
 
@@ -126,7 +127,8 @@ def placed(images: Tensor, view: View, size: tuple[int, int], generator: torch.G
 def recolored(x: Tensor, view: View, generator: torch.Generator) -> Tensor:
     """(B, 3, h, w) float32 in [0, 1] -> the same in other light and colors, channels last."""
     u = torch.rand(len(x), _FOR_COLOR, generator=generator).to(x.device)
-    return colored(x, view.color, u).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x.device.type, enabled=False):
+        return colored(x, view.color, u).contiguous(memory_format=torch.channels_last)
 
 
 #: Rectangles that cover an image, and their sides as shares of its, from and to.

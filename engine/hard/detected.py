@@ -6,7 +6,8 @@ each automatic box, in the order of `Sample.boxes`.
 What scores mean is learned from boxes that networks drew on labeled images whose boxes they had not seen: each is
 right, or wrong, where it overlaps no true box of its class by half. A box has one column for its class and one more
 that says "nothing is here". An image is wrong when any of its boxes is (false, shifted or misnamed), or an object has
-none; its own doubt is that of all its boxes and of the likely boxes that were not given, together.
+none. How many errors are to be expected on it, of its boxes and of the likely boxes that were not given, are the odds
+of its own doubt: where nearly every image has an error, the order is by how many.
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ MEASURING: Final = "measuring boxes"
 
 #: A candidate that overlaps a given box so much is another word for it, not an object that was missed.
 _SAME: Final = 0.5
-#: Doubts keep away from 0 and 1, for their logarithms.
-_LEAST: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +274,9 @@ def _of_images(
     missed = torch.tensor([_missed(detection, row) if there[row] else torch.nan for row in range(n)])
     doubts = torch.from_numpy(by_box.coefficients).double()
     drawn = boxes.asked | boxes.tested
-    right = torch.zeros(n, dtype=torch.float64)
-    right.index_add_(0, boxes.rows[drawn], torch.log1p(-doubts[drawn].clamp(max=1 - _LEAST)))
-    doubt = 1 - right.exp() * (1 - missed.double())
-    doubt = doubt.clamp(_LEAST, 1 - _LEAST).float()
+    expected = missed.nan_to_num(0.0).double()
+    expected.index_add_(0, boxes.rows[drawn], doubts[drawn])
+    doubt = (expected / (1 + expected)).float()
     counts = torch.bincount(boxes.rows[drawn], minlength=n)
     evidence = Evidence(
         torch.stack([1 - doubt, doubt], dim=1),
@@ -297,7 +295,8 @@ def _of_images(
     if "predict_score_mining" in miners:
         surest = torch.zeros(n).scatter_reduce_(0, boxes.rows[drawn], boxes.scores[drawn], "amax")
         empty = nothing_found(surest, floor=0.5)
-        scores[0] = torch.where(there, torch.fmax(torch.fmax(empty, missed), unseen.nan_to_num(0.0)), torch.nan)
+        one_missed = 1 - torch.exp(-missed)
+        scores[0] = torch.where(there, torch.fmax(torch.fmax(empty, one_missed), unseen.nan_to_num(0.0)), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, torch.full((n, 2), torch.nan))
     return judged(evidence, together, judge_of(evidence, together, config), seed=seed)
 
@@ -313,15 +312,15 @@ def _is_wrong(detection: Detection, row: int) -> bool:
 
 
 def _missed(detection: Detection, row: int) -> float:
-    """The probability that an object has no box: that one of the candidates which were not given is right, those that
-    are other words for a given box left out."""
+    """How many objects are expected to have no box: the candidates that were not given, each by its confidence; those
+    that are other words for a given box left out."""
     candidates = detection.candidates[row]
     assert candidates is not None
     given = detection.given(row)
     rest = ~given
     if bool(given.any()) and bool(rest.any()):
         rest &= box_iou(candidates.xyxy.float(), candidates.xyxy[given].float()).amax(dim=1) < _SAME
-    return float(1 - torch.log1p(-candidates.scores[rest].double().clamp(max=1 - _LEAST)).sum().exp())
+    return float(candidates.scores[rest].double().sum())
 
 
 def _composition(boxes: _Rows, drawn: Tensor, n: int, k: int) -> Tensor:

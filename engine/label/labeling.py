@@ -145,7 +145,7 @@ def auto_label(
         learn = fast if algorithm_type == "fast" else accurate
         try:
             watch = Watch(stopped=stopped, folder=work)
-            verdict = learn(pool, settings, clock=clock, stage=_unbroken(stage), watch=watch)
+            verdict = learn(pool, settings, clock=clock, stage=unbroken(stage), watch=watch)
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
         probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
@@ -177,7 +177,7 @@ def _in_bfloat16(precision: str, pool: Pool, settings: Settings, file: Path) -> 
     return precision == "bfloat16"
 
 
-def _unbroken(stage: Stage) -> Stage:
+def unbroken(stage: Stage) -> Stage:
     """The same stages, but telling them never breaks off: a task's do, by Stopped, and a training that asks `stopped()`
     itself ends between two steps, with a checkpoint and a model."""
 

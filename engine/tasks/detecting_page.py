@@ -195,7 +195,7 @@ def _facts(detection: Detection, hard: HardExamples, automatic: int, unreadable:
     yield "images with automatic boxes", f"{automatic:,}"
     yield "boxes", f"{sum(_given_counts(detection).values()):,}"
     yield "images labeled by people", f"{int(detection.sketches.labeled.sum()):,}"
-    if choices.get("cv_images"):
+    if choices.get("cv_map50") is not None:
         yield "mAP50 expected", f"{choices['cv_map50']:.3f}"
         yield "mAP50:95 expected", f"{choices['cv_map50_95']:.3f}"
     if choices.get("cv_precision") is not None:
