@@ -294,6 +294,9 @@ def test_boxes_are_fitted_to_the_image_that_is_there() -> None:
         "turned": "its file states 80x100 pixels, the image has 100x80: not learned",
         "outside": "2 of 3 boxes have no area inside the image: left out",
     }
+    assert done.sketches.kept[2].tolist() == [True, False, False]
+    lost = [sample("lost", box("cat", 300, 300, 400, 400))]
+    assert not fitted(sketches_of(lost), lost, np.array([[100, 80]])).sketches.labeled.any()  # it is not empty
 
 
 def test_rules_are_said_in_one_line_each() -> None:

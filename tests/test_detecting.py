@@ -24,7 +24,7 @@ from engine.detect.results import Detection, annotated
 from engine.detect.sketches import fitted, sketches_of
 from engine.errors import Failure, InputError, Stopped, UsageError
 from engine.hard.box_errors import box_label_errors
-from engine.hard.box_look import changes, mapped_back, still_there
+from engine.hard.box_look import as_sure, changes, mapped_back, still_there
 from engine.hard.detected import hard_detections
 from engine.hard.marks import marked_boxes
 from engine.hard.operators import OPERATORS, PLACES
@@ -38,6 +38,8 @@ from engine.tasks.candidates import Candidates, read_candidates, write_candidate
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
 from engine.tasks.evaluating_boxes import evaluate_boxes
+from engine.tasks.hard import hard_task
+from engine.tasks.parameters import Parameters
 from engine.tasks.request import parse_request
 from engine.tasks.runner import Status, run
 from engine.tasks.suggesting import suggest_task
@@ -312,6 +314,47 @@ def test_a_threshold_that_a_person_gives(learned: Learned) -> None:
     assert all(bool(detection.given(row).all()) for row in np.flatnonzero(detection.automatic).tolist())
 
 
+def test_what_people_drew_otherwise_is_neither_learned_nor_labeled(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "mixed", 6, 4)
+    polygon = Shape("disc", "polygon", ((0.0, 0.0), (9.0, 0.0), (9.0, 9.0)))
+    unread = Sample("007.png", (Label(OBJECT_DETECTION, annotation_loc="gone.xml"),))
+    samples = (*dataset.samples[:6], drawn("006.png", [polygon]), unread, *dataset.samples[8:])
+    detection = quick(dataset.with_samples(samples), min_per_class=2)
+    assert detection.sketches.labeled.sum() == 6
+    assert np.flatnonzero(detection.automatic).tolist() == [8, 9]
+
+
+def test_copies_of_an_image_are_judged_by_the_same_network(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "twins", 8, 1)
+    for number in (5, 6, 7):
+        (tmp_path / "twins" / f"00{number}.png").write_bytes((tmp_path / "twins" / "000.png").read_bytes())
+    same = [replace(dataset[0], source=f"00{number}.png") for number in (5, 6, 7)]
+    detection = quick(dataset.with_samples((*dataset.samples[:5], *same, dataset[8])), min_per_class=2, networks=4)
+    assert len({int(detection.judges[row]) for row in (0, 5, 6, 7)}) == 1
+
+
+@pytest.mark.parametrize("image_size", [8, 32, 64])
+def test_images_may_be_seen_very_small(tmp_path: Path, image_size: int) -> None:
+    dataset, _ = scenes(tmp_path / "small", 6, 1)
+    assert quick(dataset, min_per_class=2, image_size=image_size, steps=(2,), networks=1).automatic.sum() == 1
+
+
+def test_nothing_is_trained_where_no_unlabeled_image_is_there(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "gone", 6, 2)
+    for number in (6, 7):
+        (tmp_path / "gone" / f"00{number}.png").unlink()
+    with pytest.raises(InputError, match="nothing to label"):
+        quick(dataset, min_per_class=2)
+
+
+def test_what_is_expected_holds_for_the_threshold_that_a_person_gives(learned: Learned) -> None:
+    dataset, _, _ = learned
+    few = dataset.with_samples((*dataset.samples[:8], dataset[24]))
+    detection = quick(few, score_threshold=0.0, min_per_class=2)
+    assert {each["threshold"] for each in detection.choices["cv_classes"]} == {0.0}
+    assert detection.choices["cv_precision"] < 0.5  # everything is given
+
+
 # ---- The model.
 
 
@@ -413,6 +456,14 @@ def test_changes_by_hand() -> None:
     # Half as high; half as sure; another name; and one where there is no box.
     assert change.tolist() == pytest.approx([0.5, 0.5, 1.0])
     assert unseen == pytest.approx(0.7)
+    assert as_sure(
+        boxes,
+        torch.tensor([0, 0, 0]),
+        torch.tensor([0.8, 0.8, 0.7]),
+        found,
+        torch.tensor([0, 0, 1, 0]),
+        torch.tensor([0.9, 0.4, 0.9, 0.7]),
+    ).tolist() == pytest.approx([0.9, 0.4, 0.7])
     nothing = torch.zeros(0)
     assert changes(boxes, torch.zeros(3), nothing, torch.zeros(0, 4), nothing, nothing)[0].tolist() == [1, 1, 1]
 
@@ -441,8 +492,7 @@ def test_boxes_that_are_wrong_are_harder(learned: Learned, tmp_path: Path) -> No
 
 
 def request(**options: object) -> Any:
-    steps = "x".join(map(str, options.pop("steps", (6,)))) if "steps" in options else "6"  # type: ignore[call-overload]
-    told = {"steps": steps, "networks": 2, "precision": "float32", "batch_size": 4, "min_per_class": 2, **options}
+    told = {"steps": "6", "networks": 2, "precision": "float32", "batch_size": 4, "min_per_class": 2, **options}
     entries = [{"label": name, "value": value} for name, value in told.items()]
     config = {"algorithm_type": "fast", "parameters": entries, "key_sample_output": "doubtful"}
     return parse_request({"task_type": "auto-label", "collect_key_sample": True, "config": config})
@@ -485,6 +535,28 @@ def test_confirmed_boxes_are_a_persons(tmp_path: Path) -> None:
     assert (done.confirmed, done.waiting) == (4, 0)
     again = read_samples(out)
     assert sketches_of(again.samples).labeled.all()
+
+
+def test_confirmed_boxes_lose_what_only_a_machine_says(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "few", 8, 4)
+    street = Label(IMAGE_CLASSIFICATION, name="street")  # every image has a label of a person, too
+    dataset = dataset.with_samples(replace(sample, labels=(*sample.labels, street)) for sample in dataset)
+    out = tmp_path / "out"
+    run_request(request(label_type=1, score_threshold=0.0), dataset, out)
+    assert any(shape.confidence is not None for sample in read_samples(out) for shape in sample.boxes)
+    assert confirm(out, all=True, by="anna").confirmed == 4
+    shapes = [shape for sample in read_samples(out) for shape in sample.boxes]
+    assert shapes and all(shape.confidence is None and not shape.hard_reasons for shape in shapes)
+
+
+def test_an_image_that_is_gone_since_the_last_run_keeps_its_boxes(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "few", 8, 4)
+    run_request(request(score_threshold=0.0), dataset, tmp_path / "out")
+    (tmp_path / "few" / "009.png").unlink()
+    answer = run_request(request(score_threshold=0.0), read_samples(tmp_path / "out"), tmp_path / "again")
+    assert answer["status"] == Status.SUCCEEDED and [each["kind"] for each in answer["failures"]] == ["missing"]
+    before, after = read_samples(tmp_path / "out"), read_samples(tmp_path / "again")
+    assert [len(each[9].boxes) for each in (before, after)] == [len(before[9].boxes)] * 2
 
 
 def test_a_task_that_was_stopped_goes_on(tmp_path: Path) -> None:
@@ -559,6 +631,20 @@ def test_boxes_are_held_against_the_truth(tmp_path: Path, capsys: pytest.Capture
         evaluate_boxes(out, dataset.with_samples(dataset.samples[:8]))
 
 
+def test_the_truth_may_state_another_size(tmp_path: Path) -> None:
+    dataset, truth = scenes(tmp_path / "few", 8, 4)
+    out = tmp_path / "out"
+    run_request(request(), dataset, out)
+    twice = [
+        [replace(shape, points=tuple((2 * x, 2 * y) for x, y in shape.points)) for shape in shapes] for shapes in truth
+    ]
+    larger = dataset.with_samples(
+        drawn(sample.source, shapes, size=(2 * SIZE[0], 2 * SIZE[1], 3))
+        for sample, shapes in zip(dataset, twice, strict=True)
+    )
+    assert evaluate_boxes(out, larger) == evaluate_boxes(out, truth_of(dataset, truth))
+
+
 def test_candidates_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "candidates.npz"
     path.write_bytes(b"nothing")
@@ -570,6 +656,7 @@ def test_candidates_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         np.array([0.5]),
         np.zeros(2, bool),
         np.ones(2, bool),
+        np.array([-1, -1]),
         np.array([0, 1]),
         np.zeros((1, 4), np.float32),
         np.array([0]),
@@ -591,6 +678,23 @@ def test_images_with_doubtful_boxes_are_suggested_next(tmp_path: Path) -> None:
     assert any("hard coefficients of the earlier run, for 6 images" in line for line in answer["notices"])
     cold = run(suggest_task(dataset, count=2), tmp_path / "cold")
     assert cold["result"]["cold_start"]
+
+
+def test_hard_boxes_of_a_result_are_looked_for_again_by_its_model(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "few", 8, 6)
+    out = tmp_path / "out"
+    run_request(request(score_threshold=0.0), dataset, out)
+    confirmed = tmp_path / "seen.txt"
+    confirmed.write_text("009.png\n")
+    assert confirm(out, samples=confirmed, by="anna").confirmed == 1
+    answer = run(hard_task(read_samples(out), Parameters()), tmp_path / "hard")
+    assert any("its candidates and its model are used" in line for line in answer["notices"])
+    assert answer["result"]["judged_sample_count"] == 5
+    assert answer["result"]["hard_examples"]["boxes"]["judged_out_of_fold"] > 0
+    marked_again = read_samples(tmp_path / "hard")
+    for before, after in zip(read_samples(out), marked_again, strict=True):
+        assert [shape.xyxy for shape in after.boxes] == [shape.xyxy for shape in before.boxes]
+        assert after.hard_coefficient is not None or after.state == "ALL"
 
 
 # ---- Wrong boxes among people's.

@@ -128,7 +128,7 @@ def taught_loss(maps: Maps, told: Maps) -> Tensor:
     """How far a detector (logits) is from its teacher (probabilities), an object that the teacher sees.
 
     Of centers, the cross entropy with the teacher's, each cell by the square of their difference (quality focal loss:
-    Li et al. 2020), less what the teacher has with itself; of boxes and fits where the teacher sees a center, by how
+    Li et al. 2020); of boxes and fits where the teacher sees a center, by how
     sure it is.
     """
     p = maps.centers.sigmoid()

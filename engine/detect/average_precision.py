@@ -1,7 +1,7 @@
 """How good boxes are, as COCO counts it: average precision by pycocotools, the reference implementation.
 
-In: boxes that were found and true ones, n images, parallel. Out: `BoxScores`. An image may have any number of boxes;
-all count. What cannot be said (a class without true boxes) is NaN.
+In: boxes that were found and true ones, n images, parallel. Out: `BoxScores`. Of an image the surest 1,000 boxes count.
+What cannot be said (a class without true boxes) is NaN.
 """
 
 from __future__ import annotations

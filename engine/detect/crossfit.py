@@ -7,7 +7,7 @@ has not seen, and from that a calibrated `BoxDetector` and how good it is expect
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -81,12 +81,15 @@ def trained_member(
 
 
 def raws_of(pool: BoxPool, networks: Sequence[Detector], which: Tensor, plan: BoxPlan) -> dict[int, Raw]:
-    """What networks together say of the labeled images of these numbers, on the CPU."""
+    """What networks together say of the labeled images of these numbers, on the CPU, cut at the border of the image."""
     found: dict[int, Raw] = {}
     for batch in torch.split(which, BATCH):
         images = pool.pixels(pool.labeled[batch])
         maps = maps_of(networks, images, flips=plan.flips, bfloat16=plan.bfloat16)
-        found |= {at: raw.cpu() for at, raw in zip(batch.tolist(), decoded(maps), strict=True)}
+        for at, raw in zip(batch.tolist(), decoded(maps), strict=True):
+            raw = raw.cpu()
+            inside = torch.minimum(raw.xyxy.clamp(min=0), pool.extents[at].repeat(2))
+            found[at] = replace(raw, xyxy=inside.to(raw.xyxy.dtype))
     return found
 
 
@@ -109,8 +112,12 @@ def _judged_together(pool: BoxPool, plan: BoxPlan, members: Sequence[BoxMember])
     calibration = calibrated(list(raws.values()), list(rights.values()), k)
     sure = {at: calibration.probabilities(raw) for at, raw in raws.items()}
     truths = np.bincount(torch.cat([pool.classes[at] for at in raws]).numpy(), minlength=k) if raws else np.zeros(k)
-    given_from = thresholds(
-        list(sure.values()), [raw.classes for raw in raws.values()], list(rights.values()), truths.astype(np.int64)
+    given_from = (
+        thresholds(
+            list(sure.values()), [raw.classes for raw in raws.values()], list(rights.values()), truths.astype(np.int64)
+        )
+        if plan.threshold is None
+        else (float(plan.threshold),) * k
     )
     detector = BoxDetector(
         pool.labels,

@@ -86,7 +86,8 @@ def _image(scores: Tensor, peaks: Tensor, boxes: Tensor, centers: Tensor, fits: 
     order = order[:_PEAKS]
     classes, ys, xs, found = classes[order], ys[order], xs[order], found[: len(order)]
     xyxy = boxes[:, ys, xs].T
-    keep = batched_nms(xyxy, found, classes, _SAME)[:MOST]
+    # It keeps classes apart by moving boxes, and takes them to lie above 0.
+    keep = batched_nms(xyxy - xyxy.min() if len(xyxy) else xyxy, found, classes, _SAME)[:MOST]
     kept = _voted(xyxy[keep], classes[keep], boxes, scores, ys[keep], xs[keep])
     return Raw(kept, classes[keep], found[keep], centers[classes, ys, xs][keep], fits[ys, xs][keep])
 

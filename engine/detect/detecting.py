@@ -12,7 +12,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -87,8 +86,8 @@ def auto_detect(
 
     algorithm_type: `fast` learns from labeled images only, `accurate` from all. minutes: for everything; None chooses
     by the number of images and the device. steps: of each training in its order instead, the last one again and again;
-    with the same seed, machine and precision they repeat a result exactly, whatever the time. epochs: times that a
-    network sees every labeled image, another way to say steps. min_per_class: images that each label needs.
+    with the same seed, machine and precision they repeat a result exactly, whatever the time, on a CPU. epochs: times
+    that a network sees every labeled image, another way to say steps. min_per_class: images that each label needs.
     least_unlabeled: images that must be left to label. image_size: longer side of what networks see, in pixels; None
     chooses it by the boxes. networks: how many are trained. precision: auto times bfloat16 against float32.
     score_threshold: confidence from which on boxes are given, instead of one a class that is best by F1. folder: keeps
@@ -107,8 +106,9 @@ def auto_detect(
     sources = samples.sources if isinstance(samples, Dataset) else Sources(Path())
     drawn = sketches_of(samples)
     rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least_unlabeled)
-    unlabeled = [row for row, sample in enumerate(samples) if sample.is_image and not drawn.labeled[row]]
-    rules(drawn, len(unlabeled))
+    unlabeled = [row for row, sample in enumerate(samples) if sample.is_image and not drawn.by_people[row]]
+    there = sum(path.is_file() for _, path in located_images(samples, sources, unlabeled)[0])
+    rules(drawn, there)
     canvas, notes = canvas_for(samples, sources, drawn, device, image_size)
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -130,7 +130,7 @@ def auto_detect(
         sizes[canvases.index] = canvases.sizes
         fit = fitted(drawn, samples, sizes)
         sketches = fit.sketches
-        rules(sketches, len(unlabeled))
+        rules(sketches, there)
         pool = pool_of(canvases, sketches, device)
         minutes = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
         digest = _digest(samples, sketches)
@@ -138,7 +138,7 @@ def auto_detect(
         asked = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
         work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
-        settings = BoxSettings(seed, batch_size, learning_rate, networks)
+        settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold)
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
         if epochs and not steps:
             clock.given = (math.ceil(epochs * len(pool.labeled) / (batch_size or BATCH)),)
@@ -154,9 +154,6 @@ def auto_detect(
             verdict = learn(pool, plan, step_seconds, clock=clock, stage=unbroken(stage), watch=watch)
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
-        if score_threshold is not None:
-            given_from = (float(score_threshold),) * len(sketches.labels)
-            verdict = replace(verdict, detector=replace(verdict.detector, thresholds=given_from))
         detector = verdict.detector
         candidates = _out_of_fold(verdict, canvases, pool, len(samples))
         judges = np.full(len(samples), -1, np.int64)
@@ -203,9 +200,9 @@ def found_boxes(
     progress: Callable[[int], None] = lambda done: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, tuple[Boxes, tuple[int, int]] | Failure]]:
-    """What a detector finds on the images of the samples at these rows, one by one in their order: likely boxes, more
-    than are given, and the width and height of the image; or a failure. Files are read as it goes. Raises Stopped once
-    `stopped()` says so."""
+    """What a detector finds on the images of the samples at these rows, one by one: likely boxes, more than are given,
+    and the width and height of the image; or a failure. Files are read as it goes. Raises Stopped once `stopped()` says
+    so."""
     located, lost = located_images(samples, sources, rows)
     yield from lost
 

@@ -2,7 +2,7 @@
 
 In: what networks said of labeled images that they had not learned from, and what people drew there. Out: a
 `Calibration`, thresholds, average precision. A box is right where it overlaps a true one of its class by half (IoU 0.5)
-that no surer box has claimed (as PASCAL VOC and COCO count). Knows nothing of images or networks.
+that no surer box has claimed (as COCO counts). Knows nothing of images or networks.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Matched:
 
 
 def matched(xyxy: Tensor, classes: Tensor, true_xyxy: Tensor, true_classes: Tensor) -> Matched:
-    """Each found box, the surest first, claims the true one of its class that it overlaps most, if that is free."""
+    """Each found box, the surest first, claims the free true one of its class that it overlaps most."""
     m, t = len(xyxy), len(true_xyxy)
     of = torch.full((m,), -1)
     free = torch.ones(t, dtype=torch.bool)

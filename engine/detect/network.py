@@ -27,8 +27,8 @@ CELL: Final = 4
 _DIRECTIONS: Final = 16  # of the stem's patches, each with both signs
 #: A center is rare: at first each cell is this sure of one (Lin et al. 2017, focal loss).
 _FIRST_DOUBT: Final = 0.01
-#: Logarithms of distances end here, in units of the usual box: e^3 = 20 times.
-_FARTHEST: Final = 3.0
+#: Logarithms of distances end here, in units of the usual box: e^4.5 = 90 times.
+_FARTHEST: Final = 4.5
 
 
 @dataclass(frozen=True, slots=True)

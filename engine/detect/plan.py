@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.detect.losses import detection_loss, wanted
-from engine.detect.network import Detector, DetectorSpec, initialised_detector
+from engine.detect.network import CELL, Detector, DetectorSpec, initialised_detector
 from engine.detect.pool import BoxPool
 from engine.detect.views import LEARNING, View, viewed
 from engine.embeddings import Gradients
@@ -30,6 +30,9 @@ LEARNING_RATE: Final = 0.24
 #: What is shown in training, as a share of each side of the canvas, in multiples of _STEP.
 _SHOWN: Final = 0.95
 _STEP: Final = 32
+_LEAST_SHOWN: Final = 0.75
+#: From this side on a stem has stride 2, as detectors need it.
+_LEAST_STEM: Final = 48
 #: Labeled images whose patches the stem is fitted on.
 _STEM_IMAGES: Final = 200
 #: Insides of boxes by which it is found out which mirror images keep their label, and places without a box beside them.
@@ -41,19 +44,21 @@ _EVEN: Final = 0.18
 
 @dataclass(frozen=True, slots=True)
 class BoxSettings:
-    """What a person may ask for; None: chosen here. members: networks."""
+    """What a person may ask for; None: chosen here. members: networks. threshold: confidence from which on boxes are
+    given."""
 
     seed: int = 0
     batch_size: int | None = None
     learning_rate: float | None = None
     members: int | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BoxPlan:
     """spec: the form of the networks. shown: (height, width) of what is shown in training. fold: (n,) int64, the part
-    of each labeled image. members: networks, member i without part i. flips, transposed: those
-    that keep labels. found: what was chosen, JSON values."""
+    of each labeled image, the same for the same file. members: networks, member i without part i, where there is one.
+    flips, transposed: those that keep labels. found: what was chosen, JSON values."""
 
     spec: DetectorSpec
     shown: tuple[int, int]
@@ -65,6 +70,7 @@ class BoxPlan:
     transposed: bool
     bfloat16: bool
     seed: int
+    threshold: float | None
     found: dict[str, Any]
 
     def view(self, usual: View) -> View:
@@ -77,12 +83,14 @@ def plan_for(pool: BoxPool, settings: BoxSettings, *, folds: int, members: int) 
     `with_precision`). Looks at labeled images only."""
     members = settings.members or members
     parts = max(2, min(max(folds, members), len(pool.labeled)))
-    fold = folds_of(pool.presence, parts, generator_of(settings.seed, "folds"))
+    fold = folds_of(pool.presence, parts, generator_of(settings.seed, "folds"))[pool.same]
     kept = _kept(pool, fold, settings.seed)
     flips = (kept["horizontal"] >= FLIP_FROM, kept["vertical"] >= FLIP_FROM)
     transposed = all(flips) and kept["transposed"] >= FLIP_FROM and _as_wide_as_high(pool)
     spec = spec_for(pool)
-    height, width = (max(_STEP, int(_SHOWN * side) // _STEP * _STEP) for side in pool.size)
+    height, width = (
+        max(int(_SHOWN * side) // _STEP * _STEP, int(_LEAST_SHOWN * side) // CELL * CELL) for side in pool.size
+    )
     batch = settings.batch_size or BATCH
     found = {
         "canvas": f"{pool.size[1]}x{pool.size[0]}",
@@ -95,7 +103,20 @@ def plan_for(pool: BoxPool, settings: BoxSettings, *, folds: int, members: int) 
         "device": pool.device.type,
     }
     recipe = Recipe(learning_rate=settings.learning_rate or LEARNING_RATE)
-    return BoxPlan(spec, (height, width), batch, fold, members, recipe, flips, transposed, False, settings.seed, found)
+    return BoxPlan(
+        spec,
+        (height, width),
+        batch,
+        fold,
+        members,
+        recipe,
+        flips,
+        transposed,
+        False,
+        settings.seed,
+        settings.threshold,
+        found,
+    )
 
 
 def spec_for(pool: BoxPool) -> DetectorSpec:
@@ -111,7 +132,7 @@ def new_detector(pool: BoxPool, seen: Tensor, spec: DetectorSpec, seed: int, *na
     may be fitted on."""
     drawn = seen[torch.randperm(len(seen), generator=generator_of(seed, "stem"))[:_STEM_IMAGES]]
     images = pool.pixels(pool.labeled[drawn]).cpu()
-    stem = fit_stem(images, NetworkSpec(max(pool.size), (1,), 1))
+    stem = fit_stem(images, NetworkSpec(max(_LEAST_STEM, *pool.size), (1,), 1))
     return initialised_detector(spec, stem, generator_of(seed, "detector", *names)).to(pool.device)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,14 +22,17 @@ _ON_DEVICE: Final = 8 * 2**30
 @dataclass(frozen=True, slots=True)
 class BoxPool:
     """m images. pixels: of positions in [0, m), (B, 3, H, W) uint8. size: (H, W). labeled: (n,) int64, positions of the
-    images that people labeled. boxes, classes: of each of these, (t, 4) xyxy in pixels of the canvas and (t,).
-    unlabeled: (u,) positions. device: where pixels come to lie."""
+    images that people labeled. boxes, classes: of each of these, (t, 4) xyxy in pixels of the canvas and (t,). extents:
+    (n, 2) width and height of each image on its canvas. same: (n,) int64, the number of the first labeled image that is
+    the same file. unlabeled: (u,) positions. device: where pixels come to lie."""
 
     pixels: Callable[[Tensor], Tensor]
     size: tuple[int, int]
     labeled: Tensor
     boxes: tuple[Tensor, ...]
     classes: tuple[Tensor, ...]
+    extents: Tensor
+    same: Tensor
     unlabeled: Tensor
     labels: tuple[str, ...]
     device: torch.device
@@ -61,10 +65,18 @@ def pool_of(canvases: Canvases, sketches: Sketches, device: torch.device) -> Box
         torch.from_numpy(labeled),
         tuple(boxes),
         tuple(classes),
+        torch.from_numpy((canvases.sizes * scales[:, None])[labeled]).float(),
+        torch.from_numpy(_firsts(canvases.places[labeled])),
         torch.from_numpy(np.flatnonzero(~is_labeled)),
         sketches.labels,
         device,
     )
+
+
+def _firsts(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(n,) for each place the number of the first that is equal to it."""
+    _, first, inverse = np.unique(places, return_index=True, return_inverse=True)
+    return np.asarray(first[inverse], np.int64)
 
 
 def _pixels_of(canvases: Canvases, device: torch.device) -> Callable[[Tensor], Tensor]:

@@ -31,9 +31,10 @@ class Detection:
     sketches: what people drew, in pixels of the images (readable ones only). candidates: of each sample the boxes that
     may be there, by calibrated confidence from high to low, more than are given; None where there is no readable image.
     Those of samples that people labeled are out of fold: by the network that did not see their boxes; None where every
-    network has. judges: (n,) int64, the number of this network, -1 elsewhere. thresholds: (k,), the confidence from
-    which on a box of a class is given. sizes: (n, 2) int64, width and height, 0 for none. detector: the model. choices:
-    what was chosen and why, JSON values. failures: what could not be used. notes: what a person should know.
+    network has. judges: (n,) int64, the number of this network; NOBODY where none has seen them, as where a person
+    confirmed or corrected later what all had said; -1 elsewhere. thresholds: (k,), the confidence from which on a box
+    of a class is given. sizes: (n, 2) int64, width and height, 0 for none. detector: the model. choices: what was
+    chosen and why, JSON values. failures: what could not be used. notes: what a person should know.
     """
 
     algorithm_type: str
@@ -68,13 +69,17 @@ class Detection:
         return boxes.scores >= torch.tensor(self.thresholds)[boxes.classes]
 
 
+#: No network has seen the boxes of a labeled sample.
+NOBODY: Final = -2
+
+
 def annotated(
     samples: Sequence[Sample], detection: Detection, *, time: datetime, annotated_by: str = ANNOTATED_BY
 ) -> tuple[Sample, ...]:
     """The samples with automatic boxes where people drew none; those of an earlier run are replaced.
 
-    An image in which nothing was found gets a drawing of nothing. A sample that a person labeled stays as it is, and so
-    do shapes that are no rectangles, with the labels that they belong to. time: written as the labels' creation time.
+    An image in which nothing was found gets a drawing of nothing. A sample on which a person drew anything stays as it
+    is, and so does every label of another type. time: written as the labels' creation time.
     """
     assert len(samples) == len(detection)
     created = time.strftime("%Y-%m-%d %H:%M:%S")

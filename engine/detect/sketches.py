@@ -1,14 +1,15 @@
 """What people drew on the samples, as numbers: classes, boxes, and which images are labeled at all.
 
 In: samples. Out: `Sketches`, parallel to them. Only boxes that a person drew count; those of machines are there to be
-replaced. An image is labeled when a person's drawing of it could be read, with or without boxes: one without shows that
-there is nothing. Other shapes (polygons, circles, ...) are not boxes, and are left alone. Knows nothing of pixels.
+replaced. An image is labeled when a person's drawing of it could be read and has boxes, or nothing at all: that shows
+that there is nothing. Other shapes (polygons, circles, ...) are no boxes, and are left alone; an image with such shapes
+only is neither labeled nor to be labeled. Knows nothing of pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -34,8 +35,9 @@ _LEAST_SIDE: Final = 1.0
 class Sketches:
     """Of n samples. labels: the k class names, sorted. boxes: of each sample (m, 4) float32, xyxy in pixels of the size
     that its file states. classes: of each (m,) int64. drawn: of each sample the classes of all boxes that people drew,
-    (t,) int64; kept: (t,) bool, which of these are in boxes. labeled: (n,) bool. stated: (n, 2) int64, width and height
-    that files state, 0 where they do not."""
+    (t,) int64; kept: (t,) bool, which of these are in boxes. labeled: (n,) bool. by_people: (n,) bool, where people
+    drew anything, whether it could be read or not. stated: (n, 2) int64, width and height that files state, 0 where
+    they do not."""
 
     labels: tuple[str, ...]
     boxes: tuple[Boxes, ...]
@@ -43,6 +45,7 @@ class Sketches:
     drawn: tuple[Classes, ...]
     kept: tuple[npt.NDArray[np.bool_], ...]
     labeled: npt.NDArray[np.bool_]
+    by_people: npt.NDArray[np.bool_]
     stated: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -61,11 +64,17 @@ def human_drawings(sample: Sample) -> tuple[Label, ...]:
     """The labels of an image sample that a person drew and whose drawing could be read."""
     if not sample.is_image:
         return ()
-    return tuple(
-        label
-        for label in sample.labels
-        if label.type == OBJECT_DETECTION and label.by_human and label.drawing is not None
-    )
+    return tuple(label for label in sample.labels if _is_peoples(label) and label.drawing is not None)
+
+
+def _is_peoples(label: Label) -> bool:
+    return label.type == OBJECT_DETECTION and label.by_human
+
+
+def _is_told(labels: Sequence[Label]) -> bool:
+    """Whether drawings say where objects are, or that there are none."""
+    shapes = [shape for label in labels if label.drawing for shape in label.drawing.shapes]
+    return bool(labels) and (not shapes or any(shape.kind == "bndbox" for shape in shapes))
 
 
 def sketches_of(samples: Sequence[Sample]) -> Sketches:
@@ -86,7 +95,8 @@ def sketches_of(samples: Sequence[Sample]) -> Sketches:
         classes,
         classes,
         tuple(np.ones(len(each), bool) for each in classes),
-        np.array([bool(each) for each in drawn], bool),
+        np.array([_is_told(each) for each in drawn], bool),
+        np.array([any(_is_peoples(label) for label in sample.labels) for sample in samples], bool),
         stated,
     )
 
@@ -126,11 +136,14 @@ def fitted(sketches: Sketches, samples: Sequence[Sample], sizes: npt.NDArray[np.
         if not good.all():
             reason = f"{int((~good).sum()):,} of {len(good):,} boxes have no area inside the image: left out"
             failures.append(Failure(samples[row].source, "annotation", reason))
+            labeled[row] = bool(good.any())  # what has no box left is not empty
         boxes[row], classes[row], kept[row] = inside[good].astype(np.float32), classes[row][good], good
     for row in np.flatnonzero(~labeled).tolist():
         boxes[row], classes[row] = np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
         kept[row] = np.zeros(len(kept[row]), bool)
-    found = Sketches(sketches.labels, tuple(boxes), tuple(classes), sketches.drawn, tuple(kept), labeled, sizes)
+    found = replace(
+        sketches, boxes=tuple(boxes), classes=tuple(classes), kept=tuple(kept), labeled=labeled, stated=sizes
+    )
     return Fitted(found, tuple(failures))
 
 

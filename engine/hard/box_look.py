@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align
 
-from engine.detect.decode import decoded, probable
+from engine.detect.decode import Raw, decoded, probable
 from engine.detect.detector import BATCH, BoxDetector
 from engine.detect.network import CELL, Detector, Maps
 from engine.errors import ImageError, Stopped
@@ -138,18 +138,32 @@ class _Look:
     def _alter(self, network: Detector, x: Tensor, whose: Sequence[tuple[int, Tensor, slice]]) -> None:
         """Ask a network about altered images. whose: number of each image, its boxes on the canvas, their places."""
         new = torch.zeros(len(whose))
+        before = self._alone(network, x, whose)
         for name in self._operators:
             raws = decoded(self._maps(network, ALTERATIONS[name](x)))
             for at, ((number, boxes, place), raw) in enumerate(zip(whose, raws, strict=True)):
                 raw = raw.cpu()
                 found = mapped_back(raw.xyxy.float(), name, x.shape[3], x.shape[2])
-                sure = self._detector.calibration.probabilities(raw)
+                sure = self._sure(raw)
                 own = self._images[number]
-                change, unseen = changes(boxes, own.classes, own.scores, found, raw.classes, sure)
+                change, unseen = changes(boxes, own.classes, before[at], found, raw.classes, sure)
                 change[~still_there(boxes, name, x.shape[3], x.shape[2])] = torch.nan
                 self._changes[OPERATORS[name]][place] = change
                 new[at] += unseen / len(self._operators)
         self._unseen[[number for number, _, _ in whose]] = new
+
+    def _alone(self, network: Detector, x: Tensor, whose: Sequence[tuple[int, Tensor, slice]]) -> list[Tensor]:
+        """How sure a network by itself is of the boxes on each image as it is, (m,); where it sees none, as sure as the
+        box came."""
+        found = []
+        for (number, boxes, _), raw in zip(whose, decoded(self._maps(network, x)), strict=True):
+            raw = raw.cpu()
+            own = self._images[number]
+            found.append(as_sure(boxes, own.classes, own.scores, raw.xyxy, raw.classes, self._sure(raw)))
+        return found
+
+    def _sure(self, raw: Raw) -> Tensor:
+        return self._detector.calibration.probabilities(raw)
 
     def _maps(self, network: Detector, x: Tensor) -> Maps:
         with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self._detector.bfloat16):
@@ -190,6 +204,16 @@ def still_there(xyxy: Tensor, operator: str, width: int, height: int) -> Tensor:
     corners = (xyxy.reshape(-1, 2, 2) - half) / half - torch.tensor([c, f])
     seen: Tensor = corners @ forward.T
     return (seen.abs() <= 1 + 1e-3).all(dim=2).all(dim=1)
+
+
+def as_sure(xyxy: Tensor, classes: Tensor, scores: Tensor, found: Tensor, of: Tensor, sure: Tensor) -> Tensor:
+    """(m,) the confidence of the box of its class that was found in the place of each; where there is none its own
+    score."""
+    if not len(found) or not len(xyxy):
+        return scores
+    same = (box_iou(xyxy.float(), found.float()) >= _SAME) & (classes[:, None] == of[None])
+    surest = torch.where(same, sure[None], -1.0).amax(dim=1)
+    return torch.where(surest >= 0, surest, scores)
 
 
 def changes(

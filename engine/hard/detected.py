@@ -24,7 +24,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from engine.detect.judging import matched
-from engine.detect.results import Detection
+from engine.detect.results import NOBODY, Detection
 from engine.hard.box_look import BoxSights, Looked, box_sights
 from engine.hard.boxes import OF_IMAGES
 from engine.hard.config import HardConfig
@@ -231,8 +231,8 @@ def _evidence_of_boxes(boxes: _Rows, detection: Detection, sights: BoxSights, fo
         vectors = torch.full((m, sights.of_boxes.shape[2]), torch.nan)
         vectors[at] = sights.of_boxes[number]
         # A box on a labeled image is seen by the network that judges it, and its image's true boxes are not.
-        vectors[boxes.tested & (judges != number)] = torch.nan
-        vectors[peoples & (judges == number)] = torch.nan
+        vectors[boxes.tested & (judges != number) & (judges != NOBODY)] = torch.nan
+        vectors[peoples & ((judges == number) | (judges == NOBODY))] = torch.nan
         views.append(View(vectors, (peoples & ~vectors.isnan().any(dim=1)).nonzero()[:, 0]))
     altered = {}
     for reason, values in sights.altered.items():

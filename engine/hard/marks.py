@@ -82,19 +82,19 @@ def _told(coefficient: float) -> float:
     return round(float(coefficient), _DIGITS)
 
 
-def marked_boxes(samples: Sequence[Sample], found: HardExamples, *, of_people: bool = False) -> tuple[Sample, ...]:
-    """The samples with marks on those whose boxes are in question, on these labels, and on each box.
+def marked_boxes(
+    samples: Sequence[Sample], found: HardExamples, rows: Sequence[int] | None = None, *, of_people: bool = False
+) -> tuple[Sample, ...]:
+    """The samples with marks on those at these rows, on their labels in question, and on each box of these.
 
-    of_people: whether boxes that people drew are in question, those of samples that have any in `found`, instead of
+    rows: all with automatic boxes by default. of_people: whether boxes that people drew are in question, instead of
     automatic ones.
     """
     marked_ = list(samples)
-    rows = found.labels.rows
-    looked = set(rows.tolist())
-    for row, sample in enumerate(samples):
-        if not (row in looked if of_people else has_automatic_boxes(sample)):
-            continue
-        first, last = np.searchsorted(rows, (row, row + 1))
+    rows = [row for row, sample in enumerate(samples) if has_automatic_boxes(sample)] if rows is None else rows
+    for row in rows:
+        sample = samples[row]
+        first, last = np.searchsorted(found.labels.rows, (row, row + 1))
         boxes = iter(range(int(first), int(last)))
         labels = tuple(
             _drawn(label, found, boxes)

@@ -27,6 +27,7 @@ from torch import Tensor
 from engine.dataset import Dataset
 from engine.detect.detecting import auto_detect
 from engine.detect.fast import FOLDS as BOX_FOLDS
+from engine.detect.results import Detection
 from engine.detect.sketches import human_drawings
 from engine.embeddings import Encoder, Gradients, content_vectors
 from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
@@ -34,6 +35,7 @@ from engine.hard.box_errors import box_label_errors
 from engine.hard.boxes import Sights, hard_boxes
 from engine.hard.config import HardConfig
 from engine.hard.crops import crops
+from engine.hard.detected import hard_detections
 from engine.hard.examples import HardExamples, HardLabels, hard_examples
 from engine.hard.labeled import Look, evidence_of
 from engine.hard.measured import image_features
@@ -174,6 +176,7 @@ def search(
     train: Dataset | Sequence[Sample] | None = None,
     model: Classifier | None = None,
     said: Said | None = None,
+    detection: Detection | None = None,
     labeled: bool = False,
     config: HardConfig | None = None,
     encoder: Encoder | None = None,
@@ -189,8 +192,12 @@ def search(
     note: Callable[[str], None] = lambda line: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Search:
-    """`find_hard_examples`, and what it rests on. minutes, steps, min_per_class: of the training with `labeled`, as for
-    `auto_label`. folder: keeps what a stopped call has done; None: a temporary one. Raises Stopped, too."""
+    """`find_hard_examples`, and what it rests on.
+
+    detection: what a detector said of the samples, whose automatic boxes are those that it gives; it is asked again.
+    minutes, steps, min_per_class: of the training with `labeled`, as for `auto_label`. folder: keeps what a stopped
+    call has done; None: a temporary one. Raises Stopped, too.
+    """
     config = config or HardConfig()
     if labeled and (train is not None or model is not None or said is not None):
         raise UsageError("labeled: models are trained out of fold, so neither train nor model can be given")
@@ -205,6 +212,8 @@ def search(
             stage,
             stopped,
         )
+        if detection is not None:
+            return _among_detections(samples, detection, setting, config)
         if labeled and _drawn_more(samples):
             return _among_peoples_boxes(samples, setting, config, minutes, steps, min_per_class, note)
         if labeled:
@@ -521,6 +530,30 @@ def _among_labels(
     return Search(
         answer, rows, False, several, nobody, labeling.survey, vectors, evidence.told, failures, labeling.notes
     )
+
+
+def _among_detections(
+    samples: Dataset | Sequence[Sample], detection: Detection, setting: _Setting, config: HardConfig
+) -> Search:
+    found = setting.surveyed(samples, setting.encoder.size, READING)
+    answer, vectors = hard_detections(
+        samples,
+        detection,
+        config,
+        sources=_sources(samples),
+        folder=setting.folder,
+        threads=setting.threads or os.cpu_count() or 1,
+        max_pixels=setting.max_pixels,
+        seed=setting.seed,
+        stage=setting.stage,
+        stopped=setting.stopped,
+    )
+    rows = np.flatnonzero(detection.automatic)
+    if not len(rows):
+        raise InputError("hard examples are looked for among automatic boxes, got none that a person has not confirmed")
+    told = torch.from_numpy(detection.sketches.labeled)[:, None]
+    nobody = Dataset((), Sources(Path()))
+    return Search(answer, rows, True, False, nobody, found, vectors, told, found.failures, ())
 
 
 def _drawn_more(samples: Sequence[Sample]) -> bool:

@@ -12,18 +12,20 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
+from engine.dataset import RESULT_NAME, Dataset
 from engine.errors import InputError
 from engine.files import write_bytes
 
 CANDIDATES_NAME: Final = "candidates.npz"
 
-_NAMES: Final = ("sources", "labels", "thresholds", "labeled", "known", "counts", "xyxy", "classes", "scores")
+_NAMES: Final = ("sources", "labels", "thresholds", "labeled", "known", "judges", "counts", "xyxy", "classes", "scores")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """sources: n, as result.manifest names them. labels: the k class names. thresholds: (k,), the confidence from which
     on a box is given. labeled: (n,) bool, where a person had drawn boxes. known: (n,) bool, where anything was said.
+    judges: (n,) int64, for labeled ones the number of the network of the model that has not seen their boxes, else -1.
     counts: (n,) int64, candidates of each sample; of all of them together, sample after sample, by confidence from high
     to low, xyxy: (m, 4) float32 pixels, classes: (m,) int64, scores: (m,) float32, calibrated confidences."""
 
@@ -32,6 +34,7 @@ class Candidates:
     thresholds: npt.NDArray[np.float64]
     labeled: npt.NDArray[np.bool_]
     known: npt.NDArray[np.bool_]
+    judges: npt.NDArray[np.int64]
     counts: npt.NDArray[np.int64]
     xyxy: npt.NDArray[np.float32]
     classes: npt.NDArray[np.int64]
@@ -59,7 +62,8 @@ def read_candidates(path: Path) -> Candidates:
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: must hold the arrays of auto labeling, cannot be read: {error}") from error
     n, m, k = found["sources"].size, found["scores"].size, found["labels"].size
-    shapes = {"thresholds": (k,), "labeled": (n,), "known": (n,), "counts": (n,), "xyxy": (m, 4), "classes": (m,)}
+    shapes = {"thresholds": (k,), "xyxy": (m, 4), "classes": (m,)}
+    shapes |= dict.fromkeys(("labeled", "known", "judges", "counts"), (n,))
     for name, shape in shapes.items():
         if found[name].shape != shape:
             raise InputError(f"{path}: {name} must be {shape}, got {found[name].shape}")
@@ -71,8 +75,17 @@ def read_candidates(path: Path) -> Candidates:
         found["thresholds"].astype(np.float64),
         found["labeled"].astype(bool),
         found["known"].astype(bool),
+        found["judges"].astype(np.int64),
         found["counts"].astype(np.int64),
         found["xyxy"].astype(np.float32),
         found["classes"].astype(np.int64),
         found["scores"].astype(np.float32),
     )
+
+
+def earlier_candidates(dataset: Dataset) -> Candidates | None:
+    """What auto labeling of boxes left beside its result, where that is the data set."""
+    path = dataset.sources.root / CANDIDATES_NAME
+    if f"{dataset.name}.manifest" != RESULT_NAME or not path.is_file():
+        return None
+    return read_candidates(path)

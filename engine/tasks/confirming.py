@@ -9,6 +9,7 @@ results are "to be confirmed" and become labels only when a person confirms them
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +17,21 @@ from typing import Any, Final
 
 from engine.dataset import RESULT_NAME
 from engine.decisions import Decisions, Names, image_labels, read_decisions, read_sources, write_labels
-from engine.errors import InputError, UsageError
+from engine.errors import ImageError, InputError, UsageError
 from engine.manifest import read_manifest, write_manifest
-from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, STATE_KEY, Label, Sample
+from engine.samples import (
+    HARD_REASONS_KEY,
+    IMAGE_CLASSIFICATION,
+    LABEL_TYPES,
+    OBJECT_DETECTION,
+    STATE_KEY,
+    Label,
+    Sample,
+)
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.runner import TASK_NAME, Status, read_answer
 from engine.tasks.schema import AUTO_LABEL, PRE_LABEL
+from engine.voc import read_voc, write_voc
 
 LABELS_NAME: Final = "labels.csv"
 
@@ -77,7 +87,7 @@ def confirm(
     path = labeled_manifest(out)
     before = list(read_manifest(path))
     names = Names([sample.source for sample in before], Sources(path.parent, parse_prefixes(map)))
-    kind = _kind_of(before)
+    kind = _kind_of(out, before)
     decided = _decided(labels, names, path)
     chosen = _named(samples, names, path)
 
@@ -95,6 +105,9 @@ def confirm(
         if what:
             counts[what] += 1
         after.append(sample)
+    for new, old in zip(after, before, strict=True):
+        if new is not old and kind == OBJECT_DETECTION:
+            _sign_drawings(new, path.parent)
     if any(new is not old for new, old in zip(after, before, strict=True)):
         write_manifest(path, after)
     sheet = path.parent / LABELS_NAME
@@ -124,8 +137,14 @@ def _of_kind(sample: Sample, kind: str) -> list[Label]:
     return [label for label in sample.labels if label.type == kind]
 
 
-def _kind_of(samples: Sequence[Sample]) -> str:
-    """What is to be confirmed: labels of images, or boxes where more samples have them."""
+def _kind_of(out: Path, samples: Sequence[Sample]) -> str:
+    """What is to be confirmed: labels of images, or boxes. What the task labeled, as it says; else what more samples
+    have."""
+    if (out / TASK_NAME).is_file():
+        result = read_answer(out).get("result")
+        told = result.get("dataset_type") if isinstance(result, Mapping) else None
+        if told is not None:
+            return OBJECT_DETECTION if told == LABEL_TYPES[OBJECT_DETECTION] else IMAGE_CLASSIFICATION
     boxes = sum(bool(_of_kind(sample, OBJECT_DETECTION)) for sample in samples)
     images = sum(bool(image_labels(sample)) for sample in samples)
     return OBJECT_DETECTION if boxes > images else IMAGE_CLASSIFICATION
@@ -171,6 +190,21 @@ class _Pen:
             hard_coefficient=None,
             property=_without(label.property, _HARD_KEYS),
         )
+
+
+def _sign_drawings(sample: Sample, folder: Path) -> None:
+    """Take out of the drawings of a sample, where they lie below the folder, what only a machine says."""
+    sources = Sources(folder)
+    for label in sample.labels:
+        if label.type != OBJECT_DETECTION or not label.by_human or not label.annotation_loc:
+            continue
+        with suppress(ImageError):  # a URI that is not mapped
+            file = sources.path(label.annotation_loc)
+            if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+                continue
+            drawing, _ = read_voc(file)
+            shapes = (replace(each, confidence=None, hard_coefficient=None, hard_reasons=()) for each in drawing.shapes)
+            write_voc(file, replace(drawing, shapes=tuple(shapes)))
 
 
 def _settled(sample: Sample, labels: tuple[Label, ...]) -> Sample:

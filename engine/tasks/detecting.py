@@ -155,7 +155,7 @@ def _detect(
         stage=this.stage,
         stopped=this.stopped,
     )
-    marked = dataset.with_samples(marked_boxes(samples, found))
+    marked = dataset.with_samples(marked_boxes(samples, found, np.flatnonzero(detection.automatic).tolist()))
     failures = [*dataset.failures, *detection.failures]
     written = _write_result(this, marked, detection, failures)
     scope = config.confidence_scope or DEFAULT_SCOPE
@@ -214,6 +214,7 @@ def _candidates(samples: list[Sample], detection: Detection) -> Candidates:
         np.array(detection.thresholds, np.float64),
         detection.sketches.labeled,
         known,
+        detection.judges,
         counts,
         np.concatenate([np.zeros((0, 4), np.float32), *(boxes.xyxy.numpy() for boxes in there)]).astype(np.float32),
         np.concatenate([np.zeros(0, np.int64), *(boxes.classes.numpy() for boxes in there)]),

@@ -9,6 +9,7 @@ has seen them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from engine.dataset import Dataset
 from engine.decisions import Names, real_path
 from engine.detect.average_precision import Found, box_scores
 from engine.detect.judging import matched
-from engine.detect.sketches import Sketches, sketches_of
-from engine.errors import InputError
+from engine.detect.sketches import Sketches, fitted, sketches_of
+from engine.errors import ImageError, InputError
 from engine.evaluation import expected_calibration_error, reliability
 from engine.files import write_bytes
+from engine.folders import image_size
 from engine.outfolder import JOURNAL, own
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.candidates import CANDIDATES_NAME, Candidates, read_candidates
@@ -42,7 +44,7 @@ def evaluate_boxes(out: Path, truth: Dataset, *, map: Sequence[str] = ()) -> dic
     path = labeled_manifest(out)
     said = read_candidates(out / CANDIDATES_NAME)
     places = _places(said.sources, Sources(path.parent, parse_prefixes(map)), truth)
-    drawn = sketches_of(truth.samples)
+    drawn = _drawn_in_pixels(truth, {place for place in places if place is not None})
     rows = [
         row
         for row, place in enumerate(places)
@@ -76,6 +78,16 @@ def _places(sources: Sequence[str], where: Sources, truth: Dataset) -> list[int 
         places = there.by_path(real_path(source, where)) or (there.by_name(source) if here.by_name(source) else [])
         found.append(places[0] if places else None)
     return found
+
+
+def _drawn_in_pixels(truth: Dataset, places: set[int]) -> Sketches:
+    """What people drew in the truth, in pixels of its images: those at these positions, the others do not count."""
+    drawn = sketches_of(truth.samples)
+    sizes = np.zeros((len(truth), 2), np.int64)
+    for place in places:
+        with suppress(ImageError, OSError):
+            sizes[place] = image_size(truth.path(truth[place]))[:2]
+    return fitted(drawn, truth.samples, sizes).sketches
 
 
 def _scores(said: Candidates, rows: Sequence[int], drawn: Sketches, places: Sequence[int]) -> dict[str, Any]:

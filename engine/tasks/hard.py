@@ -18,29 +18,38 @@ import csv
 import io
 import os
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from engine.dataset import RESULT_NAME, Dataset, settled
-from engine.errors import Failure, UsageError
+from engine.detect.results import NOBODY as NO_NETWORK
+from engine.detect.results import Detection
+from engine.detect.sketches import fitted, sketches_of
+from engine.errors import Failure, ImageError, UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
+from engine.folders import image_size
 from engine.hard.examples import HardExamples
 from engine.hard.marks import marked, marked_boxes
+from engine.hard.questions import has_automatic_boxes
 from engine.hard.reasons import REASONS
 from engine.hard.search import LOOKING, NOBODY, READING, READING_TRAINING, Said, search
 from engine.label.classifier import Classifier
 from engine.label.fast import FOLDS
 from engine.label.plan import NETWORK_STAGE
 from engine.manifest import write_manifest
-from engine.models import load_model
+from engine.models import load_detector, load_model
+from engine.predictions import Boxes
 from engine.report import render
 from engine.samples import Label, Sample
+from engine.tasks.candidates import earlier_candidates
 from engine.tasks.grouping import device_of, encoder_of
 from engine.tasks.hard_page import hard_page
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
@@ -83,6 +92,7 @@ class _Asked:
     train: Dataset | None
     model: Classifier | None
     said: Said | None
+    boxes: Detection | None
     labeled: bool
     scope: tuple[float, float]
     copies: str | None
@@ -116,11 +126,15 @@ def hard_task(
         notes.append(
             "this is a result of auto labeling: its probabilities are used" + (", its model too" if model else "")
         )
+    boxes = None if labeled else _earlier_boxes(dataset, model, device_of(options.device))
+    if boxes is not None:
+        notes.append("this is a result of auto labeling of boxes: its candidates and its model are used")
+        model = None
     folder = key_folder(key_sample_output) if collect_key_sample else None
     scope = confidence_scope or DEFAULT_SCOPE
     loaded = load_model(model, device=device_of(options.device)) if model is not None else None
     encoder_of(options)  # so that wrong weights are said before anything is read
-    asked = _Asked(train, loaded, said, labeled, scope, folder)
+    asked = _Asked(train, loaded, said, boxes, labeled, scope, folder)
     config = {
         "labeled": labeled,
         "train": None if train is None else train.name,
@@ -140,12 +154,55 @@ def hard_task(
     )
 
 
+def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -> Detection | None:
+    """What auto labeling of boxes said of its result, as people have labeled it by now; None where the data set is no
+    such result, or another model is asked for. Samples whose boxes are no longer those that were given are left out."""
+    own = dataset.sources.root / _MODEL_FOLDER
+    said = earlier_candidates(dataset)
+    if said is None or not own.is_dir() or (model is not None and model.resolve() != own.resolve()):
+        return None
+    sizes = np.zeros((len(dataset), 2), np.int64)
+    for row, sample in enumerate(dataset):
+        with suppress(ImageError, OSError):
+            sizes[row] = image_size(dataset.path(sample))[:2]
+    sketches = fitted(sketches_of(dataset.samples), dataset.samples, sizes).sketches
+    place = {source: at for at, source in enumerate(said.sources)}
+    candidates: list[Boxes | None] = [None] * len(dataset)
+    judges = np.full(len(dataset), -1, np.int64)
+    column = {name: at for at, name in enumerate(said.labels)}
+    if not set(sketches.labels) <= set(column):
+        return None  # people have drawn what the model does not know
+    for row, sample in enumerate(dataset):
+        at = place.get(sample.source)
+        if at is None or not said.known[at] or not sizes[row, 0]:
+            continue
+        part = said.of(at)
+        boxes = Boxes(*(torch.from_numpy(values[part]) for values in (said.xyxy, said.scores, said.classes)))
+        given = int((said.scores[part] >= said.thresholds[said.classes[part]]).sum())
+        if sketches.labeled[row]:
+            judges[row] = said.judges[at] if said.labeled[at] else NO_NETWORK
+            candidates[row] = boxes
+        elif has_automatic_boxes(sample) and len(sample.boxes) == given:
+            candidates[row] = boxes
+    renamed = np.array([column[name] for name in sketches.labels], np.int64)
+    sketches = replace(
+        sketches,
+        labels=said.labels,
+        classes=tuple(renamed[each] for each in sketches.classes),
+        drawn=tuple(renamed[each] for each in sketches.drawn),
+    )
+    detector = load_detector(own, device=device)
+    thresholds = tuple(said.thresholds.tolist())
+    return Detection("fast", sketches, tuple(candidates), judges, thresholds, sizes, detector, {}, (), ())
+
+
 def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Outcome:
     done = search(
         dataset,
         train=asked.train,
         model=asked.model,
         said=asked.said,
+        detection=asked.boxes,
         labeled=asked.labeled,
         config=hard_config(options),
         encoder=encoder_of(options),
@@ -166,7 +223,7 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
     found = done.found
     rows = done.rows
     if done.of_boxes:
-        samples = marked_boxes(dataset.samples, found, of_people=asked.labeled)
+        samples = marked_boxes(dataset.samples, found, rows.tolist(), of_people=asked.labeled)
     else:
         samples = marked(dataset.samples, found, rows.tolist(), found.names, of_people=asked.labeled)
     failures = [*dataset.failures, *done.failures]
