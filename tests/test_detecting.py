@@ -39,6 +39,8 @@ from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
 from engine.tasks.evaluating_boxes import evaluate_boxes
 from engine.tasks.hard import hard_task
+from engine.tasks.hard_page import with_boxes
+from engine.tasks.pages import tiles_of
 from engine.tasks.parameters import Parameters
 from engine.tasks.request import parse_request
 from engine.tasks.runner import Status, run
@@ -766,3 +768,16 @@ def test_people_s_boxes_are_looked_at_by_the_command(tmp_path: Path, capsys: pyt
     again = read_samples(out)
     assert all(shape.hard_coefficient is not None for sample in again for shape in sample.boxes)
     assert sketches_of(again.samples).labeled.all()
+
+
+def test_boxes_are_drawn_where_they_are_on_pictures_that_were_decoded_smaller(tmp_path: Path) -> None:
+    pixels = np.full((480, 640, 3), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / "large.jpg"), pixels)
+    box = replace(Shape("disc", "bndbox", ((320.0, 240.0), (640.0, 480.0))), hard_reasons=(1,))
+    dataset = Dataset((drawn("large.jpg", [box], size=(640, 480, 3)),), Sources(tmp_path))
+    (tile,) = tiles_of(dataset, [0], [""], 1, lambda done: None, draw=with_boxes(dataset))
+    assert tile.image is not None
+    shown = cv2.imdecode(np.frombuffer(tile.image, np.uint8), cv2.IMREAD_COLOR_RGB).astype(int)
+    red = np.argwhere(shown[..., 0] - shown[..., 1] > 60)
+    height, width = shown.shape[:2]
+    assert red.min(axis=0) / (height, width) == pytest.approx([0.5, 0.5], abs=0.03)

@@ -34,6 +34,7 @@ from engine.tasks.hard_page import (
     with_boxes,
     words_of,
 )
+from engine.tasks.labeling_page import in_words
 from engine.tasks.pages import failure_tables, tiles_of
 
 #: Images in "Review first", and of each label: the least and the most certain.
@@ -146,6 +147,16 @@ def _given_counts(detection: Detection) -> Counter[int]:
     return counts
 
 
+def _images_with(detection: Detection) -> Counter[int]:
+    """How many images have an automatic box of each label."""
+    images: Counter[int] = Counter()
+    for row in np.flatnonzero(detection.automatic).tolist():
+        boxes = detection.candidates[row]
+        assert boxes is not None
+        images.update(set(boxes.classes[detection.given(row)].tolist()))
+    return images
+
+
 def _shown_of(detection: Detection, column: int) -> tuple[list[int], list[int]]:
     """Images with boxes of a label: by the least certain of these, least certain first; and the most certain."""
     least = {}
@@ -163,7 +174,8 @@ def _cards(
     detection: Detection, of_labels: Mapping[int, tuple[list[int], list[int]]], tiles: Mapping[int, Tile]
 ) -> Iterator[Card]:
     counts = _given_counts(detection)
-    total = max(1, sum(counts.values()))
+    images = _images_with(detection)
+    total = max(1, int(detection.automatic.sum()))
     drawn = Counter(int(of) for classes in detection.sketches.classes for of in classes)
     for column, (least, most) in of_labels.items():
         if not least:
@@ -171,9 +183,10 @@ def _cards(
         yield Card(
             number=column + 1,
             name=detection.labels[column],
-            size=counts[column],
-            share=counts[column] / total,
+            size=images[column],
+            share=images[column] / total,
             facts=(
+                ("boxes", f"{counts[column]:,}"),
                 ("drawn by people", f"{drawn[column]:,}"),
                 ("given from a confidence of", f"{detection.thresholds[column]:.2f}"),
             ),
@@ -253,7 +266,7 @@ def _expected(detection: Detection) -> Iterator[Table]:
         threshold = f"{detection.thresholds[column]:.2f}"
         rows.append((label, f"{drawn[column]:,}", f"{counts[column]:,}", *figures, threshold))
     yield Table(
-        "Labels",
+        "Expected",
         ("label", "by people", "automatic", "AP at IoU 0.5", "AP at 0.5..0.95", "given from"),
         tuple(rows),
         note="Boxes; average precision (COCO) on labeled images that the network had not seen, "
@@ -265,9 +278,10 @@ def _expected(detection: Detection) -> Iterator[Table]:
 
 def _choices(choices: Mapping[str, Any]) -> Iterator[Table]:
     rows = tuple(
-        (name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
+        row
         for name, value in choices.items()
         if name not in ("reliability", "cv_classes")
+        for row in in_words(name.replace("_", " "), value)
     )
     if rows:
         yield Table("Choices", ("what", "choice"), rows, note="What was chosen for these images", words=2)

@@ -250,15 +250,15 @@ def _columns(found: HardExamples) -> dict[int, list[int]]:
     return columns
 
 
-def with_boxes(dataset: Dataset) -> Callable[[int, Pixels], Pixels]:
+def with_boxes(dataset: Dataset) -> Callable[[int, Pixels, float], Pixels]:
     """Draws the boxes of a sample, hard ones in red, as wide as can be seen on a thumbnail."""
 
-    def draw(position: int, rgb: Pixels) -> Pixels:
+    def draw(position: int, rgb: Pixels, scale: float) -> Pixels:
         picture = np.ascontiguousarray(rgb).copy()
         wide = max(1, round(max(picture.shape[:2]) / 110))
         reasons = {id(shape): bool(shape.hard_reasons) for shape in dataset[position].boxes}
         for shape in sorted(dataset[position].boxes, key=lambda each: reasons[id(each)]):
-            x1, y1, x2, y2 = (round(min(max(each, -1e6), 1e6)) for each in shape.xyxy)
+            x1, y1, x2, y2 = (round(scale * min(max(each, -1e6), 1e6)) for each in shape.xyxy)
             cv2.rectangle(picture, (x1, y1), (x2, y2), _HARD if reasons[id(shape)] else _EASY, wide)
         return picture
 

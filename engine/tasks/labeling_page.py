@@ -396,7 +396,7 @@ def _tables(labeling: Labeling, found: _Found) -> Iterator[Table]:
         (words, value)
         for name, choice in labeling.choices.items()
         if name not in _TOLD_ELSEWHERE
-        for words, value in _in_words(_WORDS.get(name, name.replace("_", " ")), choice)
+        for words, value in in_words(_WORDS.get(name, name.replace("_", " ")), choice)
     )
     if choices:
         yield Table("Choices", ("what", "choice"), choices, note="What was chosen for these images, and why", words=2)
@@ -426,12 +426,10 @@ def _name(found: _Found, column: int) -> str:
     return "–" if column < 0 else found.labels[column]
 
 
-def _in_words(name: str, value: Any) -> list[tuple[str, str]]:
+def in_words(name: str, value: Any) -> list[tuple[str, str]]:
     """A choice as (name, value) rows: a mapping has a row for each of its entries."""
     if isinstance(value, Mapping) and value:
-        return [
-            row for part, each in value.items() for row in _in_words(f"{name}: {str(part).replace('_', ' ')}", each)
-        ]
+        return [row for part, each in value.items() for row in in_words(f"{name}: {str(part).replace('_', ' ')}", each)]
     return [(name, _word(value))]
 
 

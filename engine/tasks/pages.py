@@ -106,17 +106,19 @@ def tiles_of(
     threads: int,
     progress: Callable[[int], None],
     *,
-    draw: Callable[[int, Pixels], Pixels] | None = None,
+    draw: Callable[[int, Pixels, float], Pixels] | None = None,
 ) -> list[Tile]:
     """Tiles of the samples at these positions: each file is read again, in `threads` threads. draw: draws on the
-    picture of the sample at a position."""
+    picture of the sample at a position, which has so many pixels for one of the image."""
     placed = {at: path for at, position in enumerate(positions) if (path := _path(dataset, position)) is not None}
     read = list(placed)
     images: dict[int, bytes] = {}
 
     def work(at: int, content: bytes) -> bytes:
-        rgb = decode_picture(content).rgb
-        return thumbnail(draw(positions[read[at]], rgb) if draw is not None else rgb)
+        picture = decode_picture(content)
+        if draw is None:
+            return thumbnail(picture.rgb)
+        return thumbnail(draw(positions[read[at]], picture.rgb, picture.rgb.shape[1] / picture.width))
 
     done = 0
     for batch in stream(list(placed.values()), work, threads=threads):
