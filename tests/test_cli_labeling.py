@@ -337,7 +337,7 @@ def test_models(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch)
         type="image_classification",
         labels=("cat", "big\ndog"),
         multi_label=False,
-        image_size=32,
+        input_size=(32, 32),
         encoder=None,
         networks=2,
         calibration={"temperature_of_networks": 1.5},

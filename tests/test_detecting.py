@@ -746,7 +746,7 @@ def test_planted_errors_are_the_hardest() -> None:
     assert sorted(found.labels.rows[doubted].tolist()) == [7, 11, 19, 23]
     assert len(found.labels) == sum(map(len, people))
     samples = [drawn(f"{row}.png", shapes) for row, shapes in enumerate(people)]
-    marked_samples = marked_boxes(samples, found, of_people=True)
+    marked_samples = marked_boxes(samples, found, range(len(samples)), of_people=True)
     assert [len(sample.boxes) for sample in marked_samples] == list(map(len, people))
     assert marked_samples[23].boxes[2].hard_coefficient == 1.0
     assert marked_samples[23].boxes[2].hard_reasons == (1,)
