@@ -665,7 +665,7 @@ def test_candidates_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         np.array([0.7], np.float32),
     )
     write_candidates(path, good)
-    assert read_candidates(path).of(1) == slice(0, 1)
+    assert read_candidates(path).slices() == [slice(0, 0), slice(0, 1)]
     write_candidates(path, replace(good, counts=np.array([1, 1])))
     with pytest.raises(InputError, match="counts must add up to 1 boxes of 1 labels, got 2"):
         read_candidates(path)

@@ -32,13 +32,14 @@ from engine.detect.plan import BoxPlan, BoxSettings, plan_for, supervised_second
 from engine.detect.pool import BoxPool, pool_of
 from engine.detect.results import Detection
 from engine.detect.sizing import canvas_for
-from engine.detect.sketches import LEAST_PER_CLASS, Sketches, check_rules, fitted, sketches_of
+from engine.detect.sketches import Sketches, check_rules, fitted, sketches_of
 from engine.errors import Failure, ImageError, Stopped, UsageError
 from engine.files import write_text
 from engine.images import MAX_PIXELS, Pixels, stream
 from engine.label.clock import Clock
 from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, unbroken
 from engine.label.plan import Stage
+from engine.label.targets import LEAST_PER_CLASS
 from engine.label.training import Watch, generator_of
 from engine.predictions import Boxes
 from engine.samples import Sample

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.label.networks import blank
+from engine.label.networks import blank, fill_filters
 
 #: Pixels of the input that a cell of the answer is wide.
 CELL: Final = 4
@@ -136,15 +136,10 @@ def initialised_detector(spec: DetectorSpec, stem: tuple[Tensor, Tensor], genera
     with torch.no_grad():
         net.stem.weight.copy_(stem[0])
         net.stem.bias.copy_(stem[1])
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
-            elif isinstance(module, nn.Conv2d) and module is not net.stem:
-                fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-                module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
-            elif isinstance(module, nn.Linear):
-                module.weight.normal_(0, 0.1 / math.sqrt(spec.neck), generator=generator)
-                module.bias.zero_()
+        fill_filters(net, generator)
+        for head in (net.center, net.box):
+            head.weight.normal_(0, 0.1 / math.sqrt(spec.neck), generator=generator)
+            head.bias.zero_()
         net.center.bias.fill_(-math.log(1 / _FIRST_DOUBT - 1))
     return net.to(memory_format=torch.channels_last)
 

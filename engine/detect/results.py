@@ -62,6 +62,22 @@ class Detection:
         found: npt.NDArray[np.bool_] = there & ~self.sketches.labeled
         return found
 
+    @property
+    def drawn_counts(self) -> npt.NDArray[np.int64]:
+        """(k,) boxes of each label that people drew."""
+        drawn = np.concatenate([np.zeros(0, np.int64), *self.sketches.classes])
+        return np.bincount(drawn, minlength=len(self.labels)).astype(np.int64)
+
+    @property
+    def automatic_counts(self) -> npt.NDArray[np.int64]:
+        """(n, k) automatic boxes of each label on each sample."""
+        counts = np.zeros((len(self), len(self.labels)), np.int64)
+        for row in np.flatnonzero(self.automatic).tolist():
+            boxes = self.candidates[row]
+            assert boxes is not None
+            counts[row] = np.bincount(boxes.classes[self.given(row)].numpy(), minlength=len(self.labels))
+        return counts
+
     def given(self, row: int) -> Tensor:
         """(m,) bool, the candidates of a sample that are given as boxes."""
         boxes = self.candidates[row]

@@ -15,14 +15,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import Failure, InputError, UsageError
+from engine.errors import Failure, InputError
+from engine.label.targets import LEAST_PER_CLASS, common_problems
 from engine.samples import OBJECT_DETECTION, Label, Sample, Shape
 
 Boxes = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
-
-#: Rules of the specification: each label on so many images, and something left to label (task API).
-LEAST_PER_CLASS: Final = 5
 
 #: A file that states another size than its image has is of the same image, made smaller or larger, where both sides
 #: tell the same factor up to this.
@@ -155,21 +153,8 @@ def check_rules(
 
     One label is enough here, where the specification asks for two: an object is told from what is none.
     """
-    if min_per_class < 2:
-        raise UsageError(f"min_per_class: must be at least 2, got {min_per_class}")
     counts = dict(zip(sketches.labels, sketches.presence.sum(axis=0).tolist(), strict=True))
-    problems = []
-    if not counts:
-        problems.append("auto labeling of boxes needs boxes that people drew, got none")
-    few = {name: count for name, count in counts.items() if count < min_per_class}
-    if few:
-        listed = ", ".join(f"{name!r} on {count}" for name, count in sorted(few.items())[:5])
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        problems.append(
-            f"auto labeling needs every label on at least {min_per_class} readable images (min_per_class lowers it), "
-            f"got {listed}{more}"
-        )
-    if unlabeled < least_unlabeled:
-        problems.append("auto labeling needs at least 1 unlabeled image that can be read, got none: nothing to label")
+    problems = [] if counts else ["auto labeling of boxes needs boxes that people drew, got none"]
+    problems += common_problems(counts, unlabeled, min_per_class, least_unlabeled)
     if problems:
         raise InputError("\n".join(problems))

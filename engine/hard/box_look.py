@@ -118,29 +118,37 @@ class _Look:
         boxes = [self._images[number].xyxy.float() * scale for number, _, scale in waiting]
         places = [slice(self._first[number], self._first[number + 1]) for number, _, _ in waiting]
         for at, network in enumerate(self._detector.networks):
-            fine, classy = self._seen(network, x)
+            fine, classy, maps = self._seen(network, x)
             vectors = _inside(fine, classy, [each.to(device) for each in boxes]).cpu()
             for place, part in zip(places, torch.split(vectors, [len(each) for each in boxes]), strict=True):
                 self._of_boxes[at, place] = part
             if at == 0:
                 self._of_images[[number for number, _, _ in waiting]] = F.normalize(fine.mean(dim=(2, 3)), dim=1).cpu()
-        for at, network in enumerate(self._detector.networks):
             mine = [each for each, (number, _, _) in enumerate(waiting) if max(0, self._images[number].judge) == at]
             if mine and self._operators:
-                self._alter(network, x[mine], [(waiting[each][0], boxes[each], places[each]) for each in mine])
+                whose = [(waiting[each][0], boxes[each], places[each]) for each in mine]
+                before = Maps(maps.centers[mine], maps.edges[mine], maps.fits[mine])
+                self._alter(network, x[mine], self._alone(before, whose), whose)
 
-    def _seen(self, network: Detector, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _seen(self, network: Detector, x: Tensor) -> tuple[Tensor, Tensor, Maps]:
+        """What a network sees of images, what of that tells classes, and what it says, as probabilities."""
         network.eval()
         with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self._detector.bfloat16):
             fine, classy = network.seen(x.contiguous(memory_format=torch.channels_last))
-        return fine.float(), classy.float()
+            maps = probable(network.answers(fine, classy))
+        return fine.float(), classy.float(), maps
 
-    def _alter(self, network: Detector, x: Tensor, whose: Sequence[tuple[int, Tensor, slice]]) -> None:
-        """Ask a network about altered images. whose: number of each image, its boxes on the canvas, their places."""
+    def _alter(
+        self, network: Detector, x: Tensor, before: list[Tensor], whose: Sequence[tuple[int, Tensor, slice]]
+    ) -> None:
+        """Ask a network about altered images.
+
+        before: how sure it is of the boxes on each image as it is. whose: number of each image, its boxes on the
+        canvas, their places.
+        """
         new = torch.zeros(len(whose))
-        before = self._alone(network, x, whose)
         for name in self._operators:
-            raws = decoded(self._maps(network, ALTERATIONS[name](x)))
+            raws = decoded(self._seen(network, ALTERATIONS[name](x))[2])
             for at, ((number, boxes, place), raw) in enumerate(zip(whose, raws, strict=True)):
                 raw = raw.cpu()
                 found = mapped_back(raw.xyxy.float(), name, x.shape[3], x.shape[2])
@@ -152,11 +160,11 @@ class _Look:
                 new[at] += unseen / len(self._operators)
         self._unseen[[number for number, _, _ in whose]] = new
 
-    def _alone(self, network: Detector, x: Tensor, whose: Sequence[tuple[int, Tensor, slice]]) -> list[Tensor]:
+    def _alone(self, maps: Maps, whose: Sequence[tuple[int, Tensor, slice]]) -> list[Tensor]:
         """How sure a network by itself is of the boxes on each image as it is, (m,); where it sees none, as sure as the
         box came."""
         found = []
-        for (number, boxes, _), raw in zip(whose, decoded(self._maps(network, x)), strict=True):
+        for (number, boxes, _), raw in zip(whose, decoded(maps), strict=True):
             raw = raw.cpu()
             own = self._images[number]
             found.append(as_sure(boxes, own.classes, own.scores, raw.xyxy, raw.classes, self._sure(raw)))
@@ -164,10 +172,6 @@ class _Look:
 
     def _sure(self, raw: Raw) -> Tensor:
         return self._detector.calibration.probabilities(raw)
-
-    def _maps(self, network: Detector, x: Tensor) -> Maps:
-        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self._detector.bfloat16):
-            return probable(network(x.contiguous(memory_format=torch.channels_last)))
 
 
 def _inside(fine: Tensor, classy: Tensor, boxes: list[Tensor]) -> Tensor:

@@ -105,14 +105,19 @@ def initialised(spec: NetworkSpec, stem: tuple[Tensor, Tensor], generator: torch
     with torch.no_grad():
         net.stem.weight.copy_(stem[0])
         net.stem.bias.copy_(stem[1])
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_parameters()
-            elif isinstance(module, nn.Conv2d) and module is not net.stem:
-                fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
-                module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+        fill_filters(net, generator)
         reset_head(net, generator)
     return net.to(memory_format=torch.channels_last)
+
+
+def fill_filters(net: nn.Module, generator: torch.Generator) -> None:
+    """First values of norms and of trained convolutions (He et al. 2015), in place."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Conv2d) and module.weight.requires_grad:
+            fan_in = module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+            module.weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
 
 
 def copied(net: Network) -> Network:

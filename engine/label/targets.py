@@ -6,8 +6,7 @@ machines are there to be replaced. Knows nothing of pixels.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,22 +78,30 @@ def check_rules(
 
     targets: of the samples whose images can be read. unlabeled: how many readable images nobody labeled.
     """
-    if min_per_class < 2:
-        raise UsageError(f"min_per_class: must be at least 2, got {min_per_class}")
     counts = dict(zip(targets.labels, targets.matrix.sum(axis=0).tolist(), strict=True))
     problems = []
     if len(counts) < LEAST_LABELS:
         got = f"only {next(iter(counts))!r}" if counts else "no labeled image"
         problems.append(f"auto labeling needs at least {LEAST_LABELS} labels that people gave, got {got}")
-    few = Counter({name: count for name, count in counts.items() if count < min_per_class})
+    problems += common_problems(counts, unlabeled, min_per_class, least_unlabeled)
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def common_problems(
+    counts: Mapping[str, int], unlabeled: int, min_per_class: int, least_unlabeled: int
+) -> Iterator[str]:
+    """The rules that labels of images and boxes share, a line for each that is not kept. counts: images of each
+    label."""
+    if min_per_class < 2:
+        raise UsageError(f"min_per_class: must be at least 2, got {min_per_class}")
+    few = sorted((name, count) for name, count in counts.items() if count < min_per_class)
     if few:
-        listed = ", ".join(f"{name!r} on {count}" for name, count in sorted(few.items())[:5])
+        listed = ", ".join(f"{name!r} on {count}" for name, count in few[:5])
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        problems.append(
+        yield (
             f"auto labeling needs every label on at least {min_per_class} readable images (min_per_class lowers it), "
             f"got {listed}{more}"
         )
     if unlabeled < least_unlabeled:
-        problems.append("auto labeling needs at least 1 unlabeled image that can be read, got none: nothing to label")
-    if problems:
-        raise InputError("\n".join(problems))
+        yield "auto labeling needs at least 1 unlabeled image that can be read, got none: nothing to label"

@@ -40,10 +40,10 @@ class Candidates:
     classes: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
 
-    def of(self, row: int) -> slice:
-        """The places of the candidates of a sample."""
-        first = int(self.counts[:row].sum())
-        return slice(first, first + int(self.counts[row]))
+    def slices(self) -> list[slice]:
+        """The places of the candidates of each sample."""
+        ends = np.cumsum(self.counts).tolist()
+        return [slice(end - count, end) for end, count in zip(ends, self.counts.tolist(), strict=True)]
 
 
 def write_candidates(path: Path, said: Candidates) -> None:

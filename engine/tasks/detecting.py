@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections import Counter
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -245,12 +244,8 @@ def _result(
 ) -> dict[str, Any]:
     """The `result` of the task answer; from `labels` on, ours."""
     automatic = detection.automatic
-    human = Counter(int(of) for classes in detection.sketches.classes for of in classes)
-    given: Counter[int] = Counter()
-    for row in np.flatnonzero(automatic).tolist():
-        boxes = detection.candidates[row]
-        assert boxes is not None
-        given.update(boxes.classes[detection.given(row)].tolist())
+    given = detection.automatic_counts.sum(axis=0).tolist()
+    counts = zip(detection.labels, detection.drawn_counts.tolist(), given, strict=True)
     return {
         "annotated_sample_count": int(automatic.sum()),
         "total_sample_count": len(dataset),
@@ -262,9 +257,7 @@ def _result(
         "key_sample_count": key,
         "hard_sample_count": int((found.hard & automatic).sum()),
         "hard_box_count": int(found.labels.hard.sum()),
-        "labels": [
-            {"label": name, "human": human[at], "automatic": given[at]} for at, name in enumerate(detection.labels)
-        ],
+        "labels": [{"label": name, "human": human, "automatic": automatic_} for name, human, automatic_ in counts],
         "algorithm_type": detection.algorithm_type,
         "choices": dict(detection.choices),
         "hard_examples": dict(found.choices),

@@ -7,7 +7,6 @@ nothing of where the page is written.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -134,27 +133,8 @@ def _review_caption(sample: Sample, hard: HardExamples, row: int) -> str:
 
 def _largest(detection: Detection) -> list[int]:
     """The columns of the most frequent labels among automatic boxes, and of all where they are few."""
-    counts = _given_counts(detection)
+    counts = detection.automatic_counts.sum(axis=0).tolist()
     return sorted(range(len(detection.labels)), key=lambda column: -counts[column])[:_CARDS]
-
-
-def _given_counts(detection: Detection) -> Counter[int]:
-    counts: Counter[int] = Counter()
-    for row in np.flatnonzero(detection.automatic).tolist():
-        boxes = detection.candidates[row]
-        assert boxes is not None
-        counts.update(boxes.classes[detection.given(row)].tolist())
-    return counts
-
-
-def _images_with(detection: Detection) -> Counter[int]:
-    """How many images have an automatic box of each label."""
-    images: Counter[int] = Counter()
-    for row in np.flatnonzero(detection.automatic).tolist():
-        boxes = detection.candidates[row]
-        assert boxes is not None
-        images.update(set(boxes.classes[detection.given(row)].tolist()))
-    return images
 
 
 def _shown_of(detection: Detection, column: int) -> tuple[list[int], list[int]]:
@@ -173,10 +153,10 @@ def _shown_of(detection: Detection, column: int) -> tuple[list[int], list[int]]:
 def _cards(
     detection: Detection, of_labels: Mapping[int, tuple[list[int], list[int]]], tiles: Mapping[int, Tile]
 ) -> Iterator[Card]:
-    counts = _given_counts(detection)
-    images = _images_with(detection)
+    of_images = detection.automatic_counts
+    counts, images = of_images.sum(axis=0).tolist(), (of_images > 0).sum(axis=0).tolist()
     total = max(1, int(detection.automatic.sum()))
-    drawn = Counter(int(of) for classes in detection.sketches.classes for of in classes)
+    drawn = detection.drawn_counts.tolist()
     for column, (least, most) in of_labels.items():
         if not least:
             continue
@@ -206,7 +186,7 @@ def _label_caption(detection: Detection, row: int, column: int) -> str:
 def _facts(detection: Detection, hard: HardExamples, automatic: int, unreadable: int) -> Iterator[tuple[str, str]]:
     choices = detection.choices
     yield "images with automatic boxes", f"{automatic:,}"
-    yield "boxes", f"{sum(_given_counts(detection).values()):,}"
+    yield "boxes", f"{detection.automatic_counts.sum():,}"
     yield "images labeled by people", f"{int(detection.sketches.labeled.sum()):,}"
     if choices.get("cv_map50") is not None:
         yield "mAP50 expected", f"{choices['cv_map50']:.3f}"
@@ -256,8 +236,8 @@ def _reliability(choices: Mapping[str, Any]) -> Reliability | None:
 
 def _expected(detection: Detection) -> Iterator[Table]:
     """How good boxes of each label are expected to be."""
-    counts = _given_counts(detection)
-    drawn = Counter(int(of) for classes in detection.sketches.classes for of in classes)
+    counts = detection.automatic_counts.sum(axis=0).tolist()
+    drawn = detection.drawn_counts.tolist()
     expected = {each["label"]: each for each in detection.choices.get("cv_classes") or ()}
     rows = []
     for column, label in enumerate(detection.labels):

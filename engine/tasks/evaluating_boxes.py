@@ -94,9 +94,9 @@ def _scores(said: Candidates, rows: Sequence[int], drawn: Sketches, places: Sequ
     labels = tuple(dict.fromkeys((*said.labels, *drawn.labels)))
     column = {name: at for at, name in enumerate(labels)}
     renamed = np.array([column[name] for name in drawn.labels], np.int64)
-    found, true = [], []
+    found, true, parts = [], [], said.slices()
     for row, place in zip(rows, places, strict=True):
-        part = said.of(row)
+        part = parts[row]
         found.append(Found(said.xyxy[part], said.classes[part], said.scores[part]))
         true.append(Found(drawn.boxes[place], renamed[drawn.classes[place]], np.ones(len(drawn.classes[place]))))
     scores = box_scores(found, true, len(labels))

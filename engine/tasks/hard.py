@@ -166,7 +166,7 @@ def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -
         with suppress(ImageError, OSError):
             sizes[row] = image_size(dataset.path(sample))[:2]
     sketches = fitted(sketches_of(dataset.samples), dataset.samples, sizes).sketches
-    place = {source: at for at, source in enumerate(said.sources)}
+    place, parts = {source: at for at, source in enumerate(said.sources)}, said.slices()
     candidates: list[Boxes | None] = [None] * len(dataset)
     judges = np.full(len(dataset), -1, np.int64)
     column = {name: at for at, name in enumerate(said.labels)}
@@ -176,7 +176,7 @@ def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -
         at = place.get(sample.source)
         if at is None or not said.known[at] or not sizes[row, 0]:
             continue
-        part = said.of(at)
+        part = parts[at]
         boxes = Boxes(*(torch.from_numpy(values[part]) for values in (said.xyxy, said.scores, said.classes)))
         given = int((said.scores[part] >= said.thresholds[said.classes[part]]).sum())
         if sketches.labeled[row]:
