@@ -18,13 +18,22 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torchvision import models as torchvision_models
 
-import engine.models as rooms
+import engine.models.kept as rooms
 from engine.embeddings import Backbone, Embedding, Encoder, Gradients, backbone, fit_embedding
 from engine.errors import InputError, OutputError
 from engine.label.classifier import Classifier, Committee, LinearHead
 from engine.label.heads import fit_ridge
 from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
-from engine.models import MODEL_NAME, WEIGHTS_NAME, list_models, load_model, model_digest, read_model_info, save_model
+from engine.models import (
+    MODEL_NAME,
+    WEIGHTS_NAME,
+    Models,
+    list_models,
+    load_model,
+    model_digest,
+    read_model_info,
+    save_model,
+)
 from engine.outfolder import OutFolder
 from engine.predictions import Predictor
 
@@ -455,7 +464,7 @@ def test_a_model_whose_writing_ends_half_way_is_none(tmp_path: Path, monkeypatch
     with pytest.raises(OutputError, match="No space left"):
         kept(tmp_path / "out", plain_head())
     assert sorted(path.name for path in (tmp_path / "out/model").iterdir()) == [WEIGHTS_NAME]
-    assert list_models(tmp_path) == rooms.Models((), ())
+    assert list_models(tmp_path) == Models((), ())
     monkeypatch.undo()
     with OutFolder(tmp_path / "out", overwrite=True) as out:
         save_model(out, plain_head(), metrics={}, training_digest="", created=CREATED)
