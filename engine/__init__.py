@@ -13,6 +13,7 @@ The house, in the order of its imports (a room knows those above it, never those
     samples.py      Sample, Label, Drawing, Shape, the states
     predictions.py  Predictions, Predictor: what rooms hand to one another
     files.py        files written whole or not at all
+    home.py         where this machine keeps what outlives a run
     sources.py      where a source lies on this machine
     manifest.py     JSON lines <-> samples
     voc.py          PASCAL VOC XML <-> drawings
@@ -34,9 +35,11 @@ The house, in the order of its imports (a room knows those above it, never those
     detect/         auto labeling of boxes: a detector, fast, accurate
     hard/           hard examples: reasons, miners, the coefficient
     annotating.py   any result -> samples that carry it
-    models.py       a trained model on disk
+    models/         trained models on disk, ours and others', known by name
+    prelabel.py     an existing model labels what is there
     report/         any result -> one HTML page
     tasks/          requests, and one runner for every task
+    server/         the task API over HTTP
     cli/            the command `labelengine`
 """
 

@@ -56,6 +56,7 @@ class Dataset(Sequence[Sample]):
 
     sources: how a source becomes a path. format: one of FORMATS. failures: what could not be read (annotation
     files, folders). notes: what was found out, in words. name: of the folder, or of the manifest without extension.
+    guests: the last so many samples are another data set's, to learn from: no result is written of them.
     """
 
     samples: tuple[Sample, ...]
@@ -64,6 +65,12 @@ class Dataset(Sequence[Sample]):
     failures: tuple[Failure, ...] = ()
     notes: tuple[str, ...] = ()
     name: str = "dataset"
+    guests: int = 0
+
+    @property
+    def own(self) -> int:
+        """How many samples are its own."""
+        return len(self.samples) - self.guests
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -298,11 +305,11 @@ def _write_manifest(dataset: Dataset, out: OutFolder, name: str) -> Tally:
 
 
 def settled(dataset: Dataset, out: OutFolder, tally: Tally) -> Iterator[Sample]:
-    """The samples as a manifest in `out` names them, one by one; drawings that have no file get one there."""
+    """Its own samples as a manifest in `out` names them, one by one; drawings that have no file get one there."""
     # Both ends are resolved, for `..` means something else below a link.
     sources = replace(dataset.sources, root=dataset.sources.root.resolve())
     root = out.folder.resolve()
-    for sample in dataset.samples:
+    for sample in dataset.samples[: dataset.own]:
         yield with_files(rebased(sample, sources, root), sample.source, out, tally)
 
 

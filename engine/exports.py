@@ -1,4 +1,4 @@
-"""Samples -> folders: tree, tile, VOC, YOLO; the way back of `folders`.
+"""Samples -> folders: tree, tile, VOC, YOLO (the way back of `folders`), and COCO.
 
 Images are placed under their own file name, made safe; a clash gets `-2`, `-3`, ... in the order of the samples. A
 person's labels stand for a sample; where there are none, a machine's labels are written as if they were a person's,
@@ -10,9 +10,9 @@ rest goes on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -28,7 +28,7 @@ from engine.folders import (
     stem_of,
 )
 from engine.outfolder import OutFolder, safe_name
-from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample
+from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 from engine.voc import format_voc
 
@@ -40,6 +40,11 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     losses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, more: Tally) -> None:
+        self.counts.update(more.counts)
+        self.failures += more.failures
+        self.losses.update(more.losses)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -55,6 +60,9 @@ _NEITHER_LIST: Final = "{} images of another usage than TRAIN and EVAL are in ne
 _NO_EXTENSION: Final = "{} files have no extension of an image and will not be found when the folder is read"
 _ONE_LINE: Final = "{} labels were written with changed blanks, for a line holds one label"
 _RENAMED: Final = f"{{}} labels cannot name a folder as they are; {LABELS_FILE} says which folder means which"
+#: Where the images of COCO lie, and what it can say of shapes.
+COCO_FOLDER: Final = "images"
+_COCO_KINDS: Final = ("bndbox", "polygon")
 _CLIPPED: Final = "{} boxes reached out of their image and were clipped"
 
 
@@ -161,6 +169,71 @@ def write_yolo(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
     data = f"classes = {len(names)}\ntrain = train.txt\nvalid = valid.txt\nnames = obj.names\nbackup = backup/\n"
     out.write("obj.data", data.encode())
     return tally
+
+
+def write_coco(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, copy: bool = False) -> Tally:
+    """images/1.jpg, annotations.json: rectangles and polygons as COCO instances, with `score` where a machine drew.
+
+    Where samples have usages, there is a file for each: annotations-train.json, annotations-eval.json, ... An image on
+    which somebody drew nothing is listed, too; one that nobody labeled is not.
+    """
+    tally = Tally()
+    listed: list[tuple[str, str, tuple[int, int, int], Drawing]] = []
+    for sample in _images(samples, tally, usages=True):
+        tally.losses[_NO_LABELS] += len(_class_labels(sample))
+        placed = _place(sample, sources, out, COCO_FOLDER, tally, copy=copy)
+        drawing = _one_drawing(sample, tally)
+        size = None if placed is None or drawing is None else _size(sample, drawing, sources, tally)
+        if placed is not None and drawing is not None and size is not None:
+            listed.append((sample.usage.lower(), placed.removeprefix(f"{COCO_FOLDER}/"), size, drawing))
+            tally.counts["labels"] += 1
+    names = sorted({shape.name for *_, drawing in listed for shape in drawing.shapes if shape.kind in _COCO_KINDS})
+    numbers = {name: number for number, name in enumerate(names, start=1)}
+    for usage in sorted({usage for usage, *_ in listed}) or [""]:
+        mine = [(name, size, drawing) for of, name, size, drawing in listed if of == usage]
+        document = _coco_document(mine, numbers, tally)
+        out.write(f"annotations{'-' * bool(usage)}{usage}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    return tally
+
+
+def _coco_document(
+    images: Sequence[tuple[str, tuple[int, int, int], Drawing]], numbers: Mapping[str, int], tally: Tally
+) -> dict[str, Any]:
+    annotations: list[dict[str, Any]] = []
+    for image_id, (_, _, drawing) in enumerate(images, start=1):
+        for shape in drawing.shapes:
+            if shape.kind not in _COCO_KINDS:
+                tally.losses[f"{{}} shapes of kind {shape.kind} were left out: COCO knows boxes and polygons only"] += 1
+                continue
+            annotations.append(_coco_annotation(len(annotations) + 1, image_id, numbers[shape.name], shape))
+            tally.counts["shapes"] += 1
+    return {
+        "images": [
+            {"id": number, "file_name": name, "width": size[0], "height": size[1]}
+            for number, (name, size, _) in enumerate(images, start=1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
+    }
+
+
+def _coco_annotation(number: int, image_id: int, category_id: int, shape: Shape) -> dict[str, Any]:
+    xs, ys = ([point[axis] for point in shape.points] for axis in (0, 1))
+    left, top, width, height = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    around = [] if shape.kind == "bndbox" else [coordinate for point in shape.points for coordinate in point]
+    corners = zip(shape.points, (*shape.points[1:], shape.points[0]), strict=True)
+    area = abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in corners)) / 2 if around else width * height
+    sure = {} if shape.confidence is None else {"score": shape.confidence}
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": category_id,
+        "bbox": [left, top, width, height],
+        "area": area,
+        "segmentation": [around] if around else [],
+        "iscrowd": 0,
+        **sure,
+    }
 
 
 def _box_lines(
@@ -274,4 +347,10 @@ def _one_line(name: str, tally: Tally | None = None) -> str:
 
 
 #: Every folder format that can be written, by name.
-WRITERS: Final = {"tree": write_tree, "tile": write_tile, "voc": write_voc_folder, "yolo": write_yolo}
+WRITERS: Final = {
+    "tree": write_tree,
+    "tile": write_tile,
+    "voc": write_voc_folder,
+    "yolo": write_yolo,
+    "coco": write_coco,
+}

@@ -159,6 +159,10 @@ class OutFolder:
                 shutil.copystat(source, part)
             part.replace(target)
 
+    def below(self, folder: str) -> OutFolder:
+        """The same folder as seen from one inside it: names are relative to that, what is written is journaled here."""
+        return self if not folder else _Below(self, folder)
+
     def target(self, name: str) -> Path:
         """The path of a new file of that name, journaled, its folder made. Raises OutputError."""
         path = self.folder / name
@@ -214,6 +218,33 @@ class OutFolder:
 
     def _key(self, name: str) -> str:
         return name.casefold() if self._folds else name
+
+
+class _Below(OutFolder):
+    """A folder inside an `OutFolder`, with its journal and its claims."""
+
+    def __init__(self, whole: OutFolder, inside: str) -> None:
+        self._whole = whole
+        self._inside = f"{inside}/"
+        self.folder = whole.folder / inside
+
+    def claim(self, name: str, *, sidecar: str = "") -> str:
+        return self._whole.claim(self._inside + name, sidecar=sidecar).removeprefix(self._inside)
+
+    def claim_folder(self, name: str) -> str:
+        return self._whole.claim_folder(self._inside + name).removeprefix(self._inside)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._whole.write(self._inside + name, content)
+
+    def place(self, source: Path, name: str, *, copy: bool) -> None:
+        self._whole.place(source, self._inside + name, copy=copy)
+
+    def below(self, folder: str) -> OutFolder:
+        return self._whole.below(self._inside + folder) if folder else self
+
+    def target(self, name: str) -> Path:
+        return self._whole.target(self._inside + name)
 
 
 def own(folder: Path, name: str) -> None:

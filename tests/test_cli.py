@@ -63,8 +63,9 @@ def test_run_a_request(photos: Path, tmp_path: Path, capsys: Output) -> None:
     assert main(["run", str(request), "--dataset", str(photos), "--out", str(tmp_path / "out")]) == 0
     assert lines(capsys)[0][0] == "24 images in 2 groups by content"
     other = request.with_name("pre_labeling.json")
-    assert main(["run", str(other), "--dataset", str(photos), "--out", str(tmp_path / "x")]) == 2
-    assert "pre-label: not in this version yet, which runs auto-label and auto-grouping" in capsys.readouterr().err
+    home = ["--home", str(tmp_path / "home")]
+    assert main(["run", str(other), "--dataset", str(photos), "--out", str(tmp_path / "x"), *home]) == 1
+    assert "model 'c4989033-7584-44ee-a180-1c476b810e46': there is none" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

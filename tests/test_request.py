@@ -585,7 +585,10 @@ def test_every_parameter_has_tasks_and_a_description() -> None:
     assert set(PARAMETER_TASKS) == set(Parameters.model_fields)
     assert all(field.description for field in Parameters.model_fields.values())
     assert not set(Parameters.model_fields) & set(SmartTaskConfig.model_fields)  # a flag has one meaning
-    assert parameters_of("pre-label") == ["device", "max_pixels", "seed", "threads"]
+    assert parameters_of("pre-label") == [
+        *("algo_hard_threshold", "aug_op_config", "comprehensive_algo_config", "device", "encoder", "label_type"),
+        *("max_pixels", "score_threshold", "seed", "threads", "unseen", "weights"),
+    ]
 
 
 def test_flags_make_the_request_of_the_same_names() -> None:
@@ -636,20 +639,22 @@ def test_notices_name_what_will_have_no_effect() -> None:
     assert notices(request) == [
         "collect_key_sample: belongs to auto-label, pre-label and auto-deploy, not to auto-grouping; ignored",
         "config.algorithm_type: belongs to auto-label, not to auto-grouping; ignored",
-        "config.export_params: exports are not in this version yet; ignored",
         "config.flavor: has no meaning on one's own machine; ignored",
-        "config.inf_config_list: belongs to pre-label and auto-deploy, not in this version yet; ignored",
+        "config.inf_config_list: belongs to pre-label and auto-deploy, not to auto-grouping; ignored",
         "config.inf_config_list: specification has no meaning on one's own machine; ignored",
     ]
-    later = parse_request({"task_type": "auto-label", "config": {"n_clusters": 3}})
-    assert notices(later) == ["config.n_clusters: belongs to auto-grouping, not to auto-label; ignored"]
+    later = parse_request({"task_type": "auto-label", "config": {"n_clusters": 3, "stop_time": 20}})
+    assert notices(later) == [
+        "config.n_clusters: belongs to auto-grouping, not to auto-label; ignored",
+        "config.stop_time: limits the labeling of videos, and videos are not labeled here; ignored",
+    ]
 
 
 def test_tasks_that_do_not_exist_yet_say_so() -> None:
     require_available("auto-grouping")
-    said = r"^pre-label: not in this version yet, which runs auto-label and auto-grouping$"
+    said = r"^auto-deploy: not in this version yet, which runs auto-label, pre-label and auto-grouping$"
     with pytest.raises(UsageError, match=said):
-        require_available("pre-label")
+        require_available("auto-deploy")
 
 
 # Files

@@ -6,11 +6,12 @@ imports what it runs, so that --help need not wait for torch.
     arguments.py    what several commands take
     requests.py     run, and what the results of requests say
     grouping.py     group, label-group, drop-group
-    labeling.py     label, confirm, evaluate
+    labeling.py     label, prelabel, confirm, evaluate
     suggesting.py   suggest
     hard.py         hard
     simulating.py   simulate
-    models.py       models list, models show
+    models.py       models list, show, import, remove
+    exporting.py    export, search
     datasets.py     features, convert
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. stdout has results, stderr what happens on the way.
@@ -24,9 +25,10 @@ from collections.abc import Callable, Sequence
 
 from engine.cli.arguments import Help, as_flags, program_version
 from engine.cli.datasets import add_convert, add_features
+from engine.cli.exporting import add_export, add_search
 from engine.cli.grouping import add_drop_group, add_group, add_label_group
 from engine.cli.hard import add_hard
-from engine.cli.labeling import add_confirm, add_evaluate, add_label
+from engine.cli.labeling import add_confirm, add_evaluate, add_label, add_prelabel
 from engine.cli.models import add_models
 from engine.cli.requests import add_run
 from engine.cli.simulating import add_simulate
@@ -70,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="labelengine", required=True)
     for add in (
         *(add_group, add_label_group, add_drop_group),
-        *(add_suggest, add_label, add_hard, add_confirm, add_evaluate, add_simulate, add_models),
-        *(add_features, add_convert, add_run),
+        *(add_suggest, add_label, add_prelabel, add_hard, add_confirm, add_evaluate, add_simulate, add_models),
+        *(add_search, add_export, add_features, add_convert, add_run),
     ):
         add(commands)
     return parser

@@ -17,7 +17,10 @@ from engine.tasks.parameters import Parameters
 from engine.tasks.request import parse_request, request_body
 from engine.tasks.schema import AUTO_GROUPING
 
-_PATH: Final = re.compile(r"^config\.(?:parameters\[\d+\]: (?P<parameter>\w+)|(?P<field>\w+)): ")
+_PATH: Final = re.compile(
+    r"^config\.(?:parameters\[\d+\]: (?P<parameter>\w+)"
+    r"|(?:export_params\.(?:search_conditions\[\d+\]\.)?)?(?P<field>\w+)): "
+)
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -65,6 +68,15 @@ def add_map(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="where the sources that begin with PREFIX lie, as s3://bucket/=dir/ (may be given several times)",
+    )
+
+
+def add_home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--home",
+        metavar="DIR",
+        type=Path,
+        help="where this machine keeps models ($LABELENGINE_HOME, else ~/.labelengine)",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from engine.cli.arguments import add_command, add_field, add_parameters, add_task_arguments, read_data
+from engine.cli.arguments import add_command, add_field, add_home, add_parameters, add_task_arguments, read_data
 from engine.cli.terminal import Terminal, say, stoppable, tell
 from engine.dataset import read_samples
 from engine.errors import UsageError
@@ -38,7 +38,10 @@ def add_hard(commands: Any) -> None:
     )
     hard.add_argument("dataset", metavar="DATA", help="a manifest or a folder with automatic labels")
     hard.add_argument("--train", metavar="TRAIN", help="a manifest or a folder with the training set of the model")
-    hard.add_argument("--model", metavar="MODEL", type=Path, help="the folder of the model that predicted")
+    hard.add_argument(
+        "--model", metavar="MODEL", help="the model that predicted: a folder, or the name or id of an imported one"
+    )
+    add_home(hard)
     hard.add_argument("--labeled", action="store_true", help="look for wrong ones among the labels that people gave")
     add_task_arguments(hard)
     for name in _FIELDS:
@@ -48,6 +51,7 @@ def add_hard(commands: Any) -> None:
 
 
 def _hard(options: argparse.Namespace) -> int:
+    from engine.models import Shelf
     from engine.tasks.hard import hard_task
     from engine.tasks.runner import run
 
@@ -66,7 +70,7 @@ def _hard(options: argparse.Namespace) -> int:
         dataset,
         parameters,
         train=train,
-        model=options.model,
+        model=Shelf(options.home).meant(options.model) if options.model else None,
         labeled=options.labeled,
         collect_key_sample=bool(request.collect_key_sample),
         confidence_scope=config.confidence_scope,

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from engine.cli.arguments import add_command, add_field, add_map, add_parameters, add_task_arguments
+from engine.cli.arguments import add_command, add_field, add_home, add_map, add_parameters, add_task_arguments
 from engine.cli.requests import run_body
 from engine.cli.terminal import DONE, in_one_line, print_json, say, say_failures
 from engine.dataset import FORMATS, Dataset, read_samples
 from engine.tasks.parameters import parameters_of
 from engine.tasks.request import parse_request, request_body
-from engine.tasks.schema import AUTO_LABEL, SmartTaskConfig, TaskRequest
+from engine.tasks.schema import AUTO_LABEL, PRE_LABEL, SmartTaskConfig, TaskRequest
 
 _LABEL_FIELDS: Final = ("algorithm_type", "confidence_scope", "key_sample_output")
+_PRELABEL_FIELDS: Final = ("confidence_scope", "key_sample_output")
 _CLASSES_SHOWN: Final = 40
 
 
@@ -41,6 +42,30 @@ def add_label(commands: Any) -> None:
         add_field(label, name, SmartTaskConfig.model_fields[name])
     add_field(label, "collect_key_sample", TaskRequest.model_fields["collect_key_sample"])
     add_parameters(label, parameters_of(AUTO_LABEL))
+
+
+def add_prelabel(commands: Any) -> None:
+    prelabel = add_command(
+        commands,
+        "prelabel",
+        _prelabel,
+        "label a data set with a model that is there already",
+        "Label the images of DATA that nobody labeled with an existing model, ours or another's, and find the hard\n"
+        "examples among them. OUT is as that of label. With --unseen the images that people labeled tell how far the\n"
+        "model can be trusted, and what the hard coefficient means.",
+        "labelengine prelabel photos --model labeled/model --out prelabeled\n"
+        "labelengine prelabel data.manifest --model animals:2.0 --unseen --out prelabeled",
+    )
+    prelabel.add_argument("dataset", metavar="DATA", help="a manifest or a folder")
+    prelabel.add_argument(
+        "--model", metavar="MODEL", required=True, help="a folder, or the id or NAME[:VERSION] of an imported model"
+    )
+    add_task_arguments(prelabel)
+    for name in _PRELABEL_FIELDS:
+        add_field(prelabel, name, SmartTaskConfig.model_fields[name])
+    add_field(prelabel, "collect_key_sample", TaskRequest.model_fields["collect_key_sample"])
+    add_parameters(prelabel, parameters_of(PRE_LABEL))
+    add_home(prelabel)
 
 
 def add_confirm(commands: Any) -> None:
@@ -98,6 +123,15 @@ def _label(options: argparse.Namespace) -> int:
     names = [*_LABEL_FIELDS, "collect_key_sample", *parameters_of(AUTO_LABEL)]
     body = request_body(AUTO_LABEL, {name: getattr(options, name) for name in names})
     return run_body(options, parse_request(body), plain=False)
+
+
+def _prelabel(options: argparse.Namespace) -> int:
+    from engine.models import Shelf
+
+    names = [*_PRELABEL_FIELDS, "collect_key_sample", *parameters_of(PRE_LABEL)]
+    body = request_body(PRE_LABEL, {name: getattr(options, name) for name in names})
+    model = Shelf(options.home).meant(options.model)
+    return run_body(options, parse_request(body), plain=False, model=model)
 
 
 def _confirm(options: argparse.Namespace) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from engine.cli.arguments import add_command, add_task_arguments, read_data
+from engine.cli.arguments import add_command, add_home, add_task_arguments, read_data
 from engine.cli.terminal import Terminal, in_one_line, stoppable, tell
 from engine.tasks.request import read_request, require_available
-from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, TaskRequest
+from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
 
 
 def add_run(commands: Any) -> None:
@@ -25,6 +25,7 @@ def add_run(commands: Any) -> None:
     request.add_argument("request", metavar="REQUEST", type=Path, help="a file with the request body")
     request.add_argument("--dataset", metavar="DATA", required=True, help="a manifest or a folder")
     add_task_arguments(request)
+    add_home(request)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -33,8 +34,10 @@ def _run(options: argparse.Namespace) -> int:
     return run_body(options, request, plain=request.task_type == AUTO_GROUPING)
 
 
-def run_body(options: argparse.Namespace, request: TaskRequest, *, plain: bool) -> int:
-    """Do what a request asks for with the data set that was named. plain: a tree of folders is images alone."""
+def run_body(options: argparse.Namespace, request: TaskRequest, *, plain: bool, model: Path | None = None) -> int:
+    """Do what a request asks for with the data set that was named. plain: a tree of folders is images alone. model: the
+    folder of the model that labels."""
+    from engine.models import Shelf
     from engine.tasks.catalog import run_request
 
     dataset = read_data(options.dataset, options, plain=plain)
@@ -47,6 +50,8 @@ def run_body(options: argparse.Namespace, request: TaskRequest, *, plain: bool) 
             resume=options.resume,
             reporter=terminal,
             stop=stop,
+            shelf=Shelf(getattr(options, "home", None)),
+            model=model,
         )
     return tell(answer, _LINES[request.task_type](answer), options.out, json=options.json)
 
@@ -64,7 +69,8 @@ def _label_lines(answer: dict[str, Any]) -> Iterator[str]:
     boxes = "hard_box_count" in result
     counts = f"{result['annotated_sample_count']:,} of {result['total_sample_count']:,} images"
     counts += " have boxes" if boxes else ""
-    yield f"{counts} labeled by {result['algorithm_type']}, to be confirmed"
+    by = result.get("model_name") or result["algorithm_type"]
+    yield f"{counts} labeled by {by}, to be confirmed"
     for each in result["labels"]:
         yield f"{each['automatic']:>9,}  {in_one_line(each['label'])} ({each['human']:,} by people)"
     if boxes and result["choices"].get("cv_map50") is not None:
@@ -78,4 +84,5 @@ def _label_lines(answer: dict[str, Any]) -> Iterator[str]:
 _LINES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
     AUTO_GROUPING: _group_lines,
     AUTO_LABEL: _label_lines,
+    PRE_LABEL: _label_lines,
 }

@@ -41,15 +41,15 @@ def print_json(answer: dict[str, Any]) -> None:
     sys.stdout.buffer.flush()
 
 
-def tell(answer: dict[str, Any], lines: Iterator[str], out: Path, *, json: bool) -> int:
-    """Say what came of a task: its answer as JSON, or in lines; the exit code."""
+def tell(answer: dict[str, Any], lines: Iterator[str], out: Path, *, json: bool, page: bool = True) -> int:
+    """Say what came of a task: its answer as JSON, or in lines; the exit code. page: whether there is one."""
     if json:
         print_json(answer)
         return DONE
     say_failures([Failure(**each) for each in answer["failures"]])
     for line in lines:
         print(line)
-    print(f"look at {out / 'report.html'}")
+    print(f"look at {out / 'report.html'}" if page else f"it is in {out}")
     return DONE
 
 

@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.detect.average_precision import BoxScores, Found, box_scores
+from engine.detect.average_precision import BoxScores
 from engine.detect.canvases import Canvas
 from engine.detect.decode import Raw, decoded
 from engine.detect.detector import BATCH, BoxDetector, maps_of
+from engine.detect.held_out import held_out_scores
 from engine.detect.judging import calibrated, matched, thresholds
 from engine.detect.network import Detector
 from engine.detect.plan import BoxPlan
 from engine.detect.pool import BoxPool
 from engine.errors import Stopped
-from engine.evaluation import expected_calibration_error, reliability
 from engine.label.training import Training, Watch, train
+from engine.predictions import Boxes
 
 Loss = Callable[[Training], Tensor]
 
@@ -128,50 +129,7 @@ def _judged_together(pool: BoxPool, plan: BoxPlan, members: Sequence[BoxMember])
         calibration,
         given_from,
     )
-    scores = _scores(pool, raws, sure) if raws else None
-    return BoxVerdict(detector, raws, judge, scores, {**plan.found, **_in_words(detector, scores, sure, rights, raws)})
-
-
-def _scores(pool: BoxPool, raws: dict[int, Raw], sure: dict[int, Tensor]) -> BoxScores:
-    found = [Found(raw.xyxy.numpy(), raw.classes.numpy(), sure[at].numpy()) for at, raw in raws.items()]
-    truth = [Found(pool.boxes[at].numpy(), pool.classes[at].numpy(), np.ones(len(pool.classes[at]))) for at in raws]
-    return box_scores(found, truth, len(pool.labels))
-
-
-def _in_words(
-    detector: BoxDetector,
-    scores: BoxScores | None,
-    sure: dict[int, Tensor],
-    rights: dict[int, Tensor],
-    raws: dict[int, Raw],
-) -> dict[str, Any]:
-    """JSON values: what was found out on labels that were not seen."""
-    if scores is None:
-        return {"cv_images": 0}
-    least = torch.tensor(detector.thresholds)
-    given = {at: sure[at] >= least[raws[at].classes] for at in raws}
-    confidences = torch.cat([sure[at][given[at]] for at in raws]).double().numpy()
-    correct = torch.cat([rights[at][given[at]] for at in raws]).numpy()
-    bins = reliability(confidences, correct) if len(correct) else ()
-    return {
-        "cv_images": scores.images,
-        "cv_map50": _figure(scores.map50),
-        "cv_map75": _figure(scores.map75),
-        "cv_map50_95": _figure(scores.map50_95),
-        "cv_classes": [
-            {"label": name, "ap50": _figure(a), "ap50_95": _figure(b), "threshold": given_from}
-            for name, a, b, given_from in zip(
-                detector.labels, scores.class_ap50, scores.class_ap50_95, detector.thresholds, strict=True
-            )
-        ],
-        "cv_precision": round(float(correct.mean()), 4) if len(correct) else None,
-        "cv_ece": round(expected_calibration_error(confidences, correct), 4) if len(correct) else None,
-        "reliability": [
-            {"confidence": round(each.confidence, 4), "accuracy": round(each.accuracy, 4), "count": each.count}
-            for each in bins
-        ],
-    }
-
-
-def _figure(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
+    found = [Boxes(raw.xyxy, sure[at], raw.classes) for at, raw in raws.items()]
+    truth = [(pool.boxes[at], pool.classes[at]) for at in raws]
+    scores, told = held_out_scores(detector.labels, given_from, found, truth)
+    return BoxVerdict(detector, raws, judge, scores, {**plan.found, **told})

@@ -30,11 +30,12 @@ class Detection:
 
     sketches: what people drew, in pixels of the images (readable ones only). candidates: of each sample the boxes that
     may be there, by calibrated confidence from high to low, more than are given; None where there is no readable image.
-    Those of samples that people labeled are out of fold: by the network that did not see their boxes; None where every
-    network has. judges: (n,) int64, the number of this network; NOBODY where none has seen them, as where a person
-    confirmed or corrected later what all had said; -1 elsewhere. thresholds: (k,), the confidence from which on a box
-    of a class is given. sizes: (n, 2) int64, width and height, 0 for none. detector: the model. choices: what was
-    chosen and why, JSON values. failures: what could not be used. notes: what a person should know.
+    Those of samples that people labeled are out of fold: by the network that did not see their boxes; where there is
+    none, they are None, or there to be looked at only. judges: (n,) int64, the number of this network; NOBODY where
+    none has seen them, as where a person confirmed or corrected later what all had said; -1 elsewhere. thresholds:
+    (k,), the confidence from which on a box of a class is given. sizes: (n, 2) int64, width and height, 0 for none.
+    detector: the model; None for one from elsewhere. choices: what was chosen and why, JSON values. failures: what
+    could not be used. notes: what a person should know.
     """
 
     algorithm_type: str
@@ -43,7 +44,7 @@ class Detection:
     judges: npt.NDArray[np.int64]
     thresholds: tuple[float, ...]
     sizes: npt.NDArray[np.int64]
-    detector: BoxDetector
+    detector: BoxDetector | None
     choices: Mapping[str, Any]
     failures: tuple[Failure, ...]
     notes: tuple[str, ...]

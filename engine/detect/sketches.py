@@ -145,6 +145,18 @@ def fitted(sketches: Sketches, samples: Sequence[Sample], sizes: npt.NDArray[np.
     return Fitted(found, tuple(failures))
 
 
+def with_columns(sketches: Sketches, labels: Sequence[str]) -> Sketches:
+    """The same sketches, their classes as columns of these labels, which hold all of theirs."""
+    column = {name: at for at, name in enumerate(labels)}
+    renamed = np.array([column[name] for name in sketches.labels], np.int64)
+    return replace(
+        sketches,
+        labels=tuple(labels),
+        classes=tuple(renamed[each] for each in sketches.classes),
+        drawn=tuple(renamed[each] for each in sketches.drawn),
+    )
+
+
 def check_rules(
     sketches: Sketches, unlabeled: int, *, min_per_class: int = LEAST_PER_CLASS, least_unlabeled: int = 1
 ) -> None:

@@ -81,6 +81,7 @@ def hard_detections(
     """samples: as `annotated` made them. folder: keeps what was measured. -> hard examples, and how the images look,
     (n, d), rows of NaN where there is none. Raises Stopped once `stopped()` says so."""
     config = config or HardConfig()
+    assert detection.detector is not None, "a model from elsewhere shows nothing of how it sees images"
     boxes = _boxes_of(detection)
     drawn = _as_drawn(samples, detection, boxes)
     found = survey(
@@ -135,7 +136,7 @@ def _boxes_of(detection: Detection) -> _Rows:
     right: list[Tensor] = []
     for row, candidates in enumerate(detection.candidates):
         labeled = bool(detection.sketches.labeled[row])
-        if candidates is not None:
+        if candidates is not None and not (labeled and detection.judges[row] == -1):
             given = detection.given(row)
             drawn = candidates.xyxy[given].float(), candidates.classes[given], candidates.scores[given].float()
             good = torch.zeros(len(drawn[0]), dtype=torch.bool)
@@ -267,7 +268,7 @@ def _of_images(
     """Every image with all that is drawn on it as one answer: right (column 0), or not (column 1)."""
     n = len(samples)
     there = torch.tensor([candidates is not None for candidates in detection.candidates])
-    labeled = torch.from_numpy(detection.sketches.labeled)
+    labeled = torch.from_numpy(detection.sketches.labeled & (detection.judges != -1))
     wrong = torch.tensor([_is_wrong(detection, row) if labeled[row] and there[row] else False for row in range(n)])
     given = torch.stack([there, torch.zeros(n, dtype=torch.bool)], dim=1)
     told = torch.stack([labeled & ~wrong, labeled & wrong], dim=1) & there[:, None]

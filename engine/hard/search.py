@@ -34,17 +34,20 @@ from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
 from engine.hard.box_errors import box_label_errors
 from engine.hard.boxes import Sights, hard_boxes
 from engine.hard.config import HardConfig
+from engine.hard.consistency import inconsistencies
 from engine.hard.crops import crops
 from engine.hard.detected import hard_detections
 from engine.hard.examples import HardExamples, HardLabels, hard_examples
 from engine.hard.labeled import Look, evidence_of
 from engine.hard.measured import image_features
 from engine.hard.mining import Evidence, View
+from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.planted import label_errors
 from engine.hard.questions import Questions, box_labels, has_automatic_boxes, image_labels, questions_of
+from engine.hard.reasons import OPERATORS
 from engine.hard.sequential import sequences_of
 from engine.images import MAX_PIXELS
-from engine.label.classifier import Classifier, resized
+from engine.label.classifier import ImageClassifier, resized
 from engine.label.fast import FOLDS
 from engine.label.labeling import auto_label
 from engine.label.plan import Stage
@@ -111,7 +114,7 @@ def find_hard_examples(
     samples: Dataset | Sequence[Sample],
     *,
     train: Dataset | Sequence[Sample] | None = None,
-    model: Classifier | None = None,
+    model: ImageClassifier | None = None,
     said: Said | None = None,
     labeled: bool = False,
     config: HardConfig | None = None,
@@ -174,7 +177,7 @@ def search(
     samples: Dataset | Sequence[Sample],
     *,
     train: Dataset | Sequence[Sample] | None = None,
-    model: Classifier | None = None,
+    model: ImageClassifier | None = None,
     said: Said | None = None,
     detection: Detection | None = None,
     labeled: bool = False,
@@ -275,7 +278,7 @@ def _path(sample: Sample, sources: Sources) -> str:
 def _among_images(
     samples: Dataset | Sequence[Sample],
     train: Dataset,
-    model: Classifier | None,
+    model: ImageClassifier | None,
     said: Said | None,
     setting: _Setting,
     config: HardConfig,
@@ -299,8 +302,9 @@ def _among_images(
         look = Look(committee, questions.multi_label, config.altering)
         vectors, altered = _by_networks(look, [found, of_train], judges, setting)
     else:
-        advance = setting.stage(LOOKING, len(readable))
-        vectors, altered = _contents([found, of_train], setting, advance)[None], {}
+        advance = setting.stage(LOOKING, len(readable) + (len(found.thumbnails) if model is not None else 0))
+        vectors = _contents([found, of_train], setting, advance)[None]
+        altered = {} if model is None else _altered(model, found, of_train, config.altering, setting, advance)
     labeled = questions.told.any(dim=1)
     views = tuple(
         View(each, (labeled & (judges != number)).nonzero()[:, 0]) for number, each in enumerate(vectors.unbind(0))
@@ -325,7 +329,7 @@ def _among_images(
     )
     answer = replace(_first(hard_examples(evidence, config, seed=setting.seed), len(samples)), names=questions.names)
     failures = (*found.failures, *of_train.failures)
-    notes = tuple(_missing(config, questions, committee is not None))
+    notes = tuple(_missing(config, questions, model is not None))
     rows = np.flatnonzero(questions.given.any(dim=1)[: len(samples)].numpy())
     return Search(answer, rows, False, several, train, found, vectors[0], questions.told, failures, notes)
 
@@ -349,8 +353,40 @@ def _by_networks(
     return vectors, {reason: torch.cat([change, nothing]) for reason, change in altered.items()}
 
 
+def _altered(
+    model: ImageClassifier,
+    found: Survey,
+    of_train: Survey,
+    operators: Sequence[str],
+    setting: _Setting,
+    advance: Callable[[int], None],
+) -> dict[int, Tensor]:
+    """By reason (n + t,) how much the predictions of a model without networks of ours change; NaN where there is no
+    image, and training ones from elsewhere are not altered."""
+    total, done = len(found.sizes) + len(of_train.sizes), int(found.readable.sum() + of_train.readable.sum())
+    changes = {OPERATORS[name]: torch.full((total,), torch.nan) for name in operators}
+    assert found.thumbnails is not None
+    device = _device_of(model)
+
+    def predict(images: Tensor) -> Tensor:
+        return model.probabilities((images.clamp(0, 1) * 255).round().byte()).cpu()
+
+    for start in range(0, len(found.thumbnails) if operators else 0, _BATCH):
+        if setting.stopped():
+            raise Stopped(f"stopped after {start:,} of {len(found.thumbnails):,} altered images")
+        places = np.arange(start, min(start + _BATCH, len(found.thumbnails)))
+        images = found.thumbnails.rows(places).to(device).float().div_(255)
+        variants = {name: ALTERATIONS[name](images) for name in operators}
+        rows = torch.from_numpy(found.thumbnails.index[places])
+        changed = inconsistencies(predict(images), variants, predict, multi_label=model.multi_label)
+        for name, change in changed.items():
+            changes[OPERATORS[name]][rows] = change
+        advance(done + int(places[-1]) + 1)
+    return changes
+
+
 def _probabilities(
-    samples: Sequence[Sample], questions: Questions, model: Classifier | None, said: Said | None, found: Survey
+    samples: Sequence[Sample], questions: Questions, model: ImageClassifier | None, said: Said | None, found: Survey
 ) -> Tensor:
     """(n + t, k) float32: what was said of the samples, else what the model says now, else what the labels came with.
     A label in question that the model does not know has the probability 0."""
@@ -370,7 +406,7 @@ def _probabilities(
     return p
 
 
-def _device_of(model: Classifier) -> torch.device:
+def _device_of(model: ImageClassifier) -> torch.device:
     return next(model.committee.networks[0].parameters()).device if model.committee else torch.device("cpu")
 
 
@@ -420,7 +456,7 @@ def _contents(surveys: Sequence[Survey], setting: _Setting, advance: Callable[[i
 def _missing(config: HardConfig, questions: Questions, asked_again: bool) -> Iterator[str]:
     """Which miners had nothing to go by."""
     if config.altering and not asked_again:
-        yield "aug_consistent_mining did not run: it asks the networks of the model, and there are none"
+        yield "aug_consistent_mining did not run: it asks the model that predicted, and there is none"
     if not bool(questions.told.any()):
         yield "there is no training set: nothing tells what images of a label look like, and nothing was learned"
     elif bool((questions.given & questions.confidences.isnan()).any()):

@@ -7,7 +7,7 @@ In: images. Out: calibrated probabilities. `Classifier` is a `Predictor`; its pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -75,6 +75,27 @@ class LinearHead:
         device = vectors.device
         scores = (vectors - self.mean.to(device)) @ self.weights.to(device) + self.intercept.to(device)
         return (scores - 0.5).float() / self.temperature
+
+
+class ImageClassifier(Protocol):
+    """A model of image classification, ours or another's: what it says of square thumbnails."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def multi_label(self) -> bool: ...
+
+    @property
+    def image_size(self) -> int:
+        """Side of the thumbnails that it wants, in pixels; it takes others, too."""
+
+    @property
+    def committee(self) -> Committee | None:
+        """Its networks, where they are of our form: they show how it sees images."""
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> (B, k) float32; rows sum to 1 unless multi-label."""
 
 
 @dataclass(frozen=True, slots=True)

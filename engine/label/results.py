@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from engine.label.classifier import Classifier
+from engine.label.classifier import ImageClassifier
 from engine.label.targets import Targets
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.survey import Survey
@@ -30,15 +30,15 @@ class Labeling:
     calibrated; rows sum to 1 unless the set is multi-label; a row of NaN where there is no readable image. Rows of
     samples that people labeled are out of fold: by models that did not see their label. judges: (n,) int64, for a
     labeled sample the number of the network of the classifier that has not seen its label; -1 where each has, and where
-    there is no label. classifier: the model, as it may be saved. choices: what was chosen and why, JSON values. survey:
-    the pass over the images, its failures too. notes: what a person should know, a line each.
+    there is no label. classifier: the model. choices: what was chosen and why, JSON values. survey: the pass over the
+    images, its failures too. notes: what a person should know, a line each.
     """
 
     algorithm_type: str
     targets: Targets
     probabilities: npt.NDArray[np.float32]
     judges: npt.NDArray[np.int64]
-    classifier: Classifier
+    classifier: ImageClassifier
     choices: Mapping[str, Any]
     survey: Survey
     notes: tuple[str, ...]

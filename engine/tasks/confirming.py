@@ -59,7 +59,7 @@ def confirm(
     *,
     all: bool = False,
     below: float | None = None,
-    samples: Path | None = None,
+    samples: Path | Sequence[str] | None = None,
     labels: Path | Mapping[str, Sequence[str]] | None = None,
     by: str | None = None,
     replace_human: bool = False,
@@ -68,11 +68,11 @@ def confirm(
     """Make automatic labels a person's, and correct those that decisions speak of.
 
     out: the folder of an auto-label or pre-label task, or a manifest. Confirmed are the samples that any of these
-    chooses: `all`; `below`: those that are less difficult (see `difficulty`) than this, in [0, 1]; `samples`: a file
-    that names them (.csv with a column `source`, .jsonl, .manifest, or text, one a line). labels: decisions, as a file
-    (see `decisions`) or as source -> labels: they replace the automatic labels, no label takes them away; they go
-    before the other choices. A sample that a person has labeled keeps its labels; with replace_human decisions change
-    them too. by: who says so, in `annotated-by` as human/NAME. map: as for `read_samples`.
+    chooses: `all`; `below`: those that are less difficult (see `difficulty`) than this, in [0, 1]; `samples`: their
+    sources, or a file that names them (.csv with a column `source`, .jsonl, .manifest, or text, one a line). labels:
+    decisions, as a file (see `decisions`) or as source -> labels: they replace the automatic labels, no label takes
+    them away; they go before the other choices. A sample that a person has labeled keeps its labels; with replace_human
+    decisions change them too. by: who says so, in `annotated-by` as human/NAME. map: as for `read_samples`.
 
     A source is one of the manifest, a path to the same image, or a file name alone that is unique there. Raises
     UsageError when nothing is chosen, InputError (a line for each) for an unknown source and for decisions that
@@ -266,11 +266,14 @@ def _as_decisions(labels: Mapping[str, Sequence[str]]) -> Decisions:
     return Decisions({source: tuple(dict.fromkeys(names)) for source, names in labels.items()})
 
 
-def _named(file: Path | None, names: Names, what: Path) -> set[int]:
-    """The positions of the samples that a file names."""
+def _named(file: Path | Sequence[str] | None, names: Names, what: Path) -> set[int]:
+    """The positions of the samples that a file, or a list of sources, names."""
     if file is None:
         return set()
     places: dict[str, str] = {}
+    if not isinstance(file, Path):
+        places = dict.fromkeys(file, "samples")
+        return {position for positions in names.find(places, what).values() for position in positions}
     beside = Sources(file.parent.resolve())
     for source, line in read_sources(file).items():
         # A manifest that lies elsewhere names the same image by another relative path.

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from engine.dataset import RESULT_NAME, Dataset, settled
 from engine.detect.accurate import ALONE, TEACHING_STAGE
@@ -44,6 +45,7 @@ from engine.report import render
 from engine.samples import LABEL_TYPES, OBJECT_DETECTION, Sample
 from engine.tasks.candidates import CANDIDATES_NAME, Candidates, write_candidates
 from engine.tasks.detecting_page import detecting_page
+from engine.tasks.further import check_outputs, made_at, write_further
 from engine.tasks.grouping import device_of
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
 from engine.tasks.parameters import Parameters, hard_config, read_parameters
@@ -86,6 +88,7 @@ def detecting_task(request: TaskRequest, dataset: Dataset) -> Task:
         lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
     if options.encoder is not None or options.weights is not None:
         lines.append("encoder, weights: have no effect on boxes, detectors are trained from scratch")
+    check_outputs(config)
     hard = hard_config(options)
     copies = key_folder(config.key_sample_output) if request.collect_key_sample else None
     members = options.networks or MEMBERS[config.algorithm_type or DEFAULT_ALGORITHM]
@@ -141,7 +144,7 @@ def _detect(
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
     for line in detection.notes:
         this.note(line)
-    samples = annotated(dataset.samples, detection, time=datetime.now())
+    samples = annotated(dataset.samples, detection, time=made_at(config))
     found, vectors = hard_detections(
         samples,
         detection,
@@ -154,9 +157,29 @@ def _detect(
         stage=this.stage,
         stopped=this.stopped,
     )
-    marked = dataset.with_samples(marked_boxes(samples, found, np.flatnonzero(detection.automatic).tolist()))
+    samples = marked_boxes(samples, found, np.flatnonzero(detection.automatic).tolist())
+    return delivered_boxes(this, dataset, detection, samples, found, vectors, config, options, copies, saving=True)
+
+
+def delivered_boxes(
+    this: Run,
+    dataset: Dataset,
+    detection: Detection,
+    samples: tuple[Sample, ...],
+    found: HardExamples,
+    vectors: Tensor,
+    config: SmartTaskConfig,
+    options: Parameters,
+    copies: str | None,
+    *,
+    saving: bool = False,
+    source: str | None = None,
+) -> Outcome:
+    """Write all that a detection leaves in OUT; see `labeling.delivered`."""
+    marked = dataset.with_samples(samples)
     failures = [*dataset.failures, *detection.failures]
-    written = _write_result(this, marked, detection, failures)
+    written = _write_result(this, marked, detection, failures, saving=saving)
+    write_further(this, marked, written, detection, config)
     scope = config.confidence_scope or DEFAULT_SCOPE
     key = np.flatnonzero(detection.automatic & within(_least_sure(detection), scope) & found.hard)
     if copies is not None:
@@ -170,11 +193,14 @@ def _detect(
         failures=failures,
         written=written,
         notes=this.notices,
-        threads=threads,
+        threads=options.threads or os.cpu_count() or 1,
+        source=source,
         begin=partial(this.stage, "drawing the page"),
     )
     write_text(this.out.target(REPORT_NAME), render(page))
-    return Outcome(_result(dataset, detection, found, scope, None if copies is None else len(key)), tuple(failures))
+    result = _result(dataset, detection, found, scope, None if copies is None else len(key))
+    result["model_path"] = MODEL_FOLDER if saving else None
+    return Outcome(result, tuple(failures))
 
 
 def _least_sure(detection: Detection) -> npt.NDArray[np.float32]:
@@ -186,7 +212,9 @@ def _least_sure(detection: Detection) -> npt.NDArray[np.float32]:
     return least
 
 
-def _write_result(this: Run, dataset: Dataset, detection: Detection, failures: list[Failure]) -> list[Sample]:
+def _write_result(
+    this: Run, dataset: Dataset, detection: Detection, failures: list[Failure], *, saving: bool
+) -> list[Sample]:
     """The manifest with its annotation files, the table and the model; gives the samples as the manifest has them."""
     advance = this.stage("writing the result", len(dataset))
     tally = Tally()
@@ -194,7 +222,8 @@ def _write_result(this: Run, dataset: Dataset, detection: Detection, failures: l
     write_manifest(this.out.target(RESULT_NAME), written)
     write_bytes(this.out.target(BOXES_NAME), _table(written, detection))
     write_candidates(this.out.target(CANDIDATES_NAME), _candidates(written, detection))
-    _save(this, detection.detector, detection.choices, str(detection.choices.get("training_digest", "")))
+    if saving:
+        _save(this, detection.detector, detection.choices, str(detection.choices.get("training_digest", "")))
     advance(len(dataset))
     for line in tally.notes:
         this.note(line)
@@ -203,17 +232,18 @@ def _write_result(this: Run, dataset: Dataset, detection: Detection, failures: l
 
 
 def _candidates(samples: list[Sample], detection: Detection) -> Candidates:
-    known = np.array([boxes is not None for boxes in detection.candidates], bool)
-    there = [boxes for boxes in detection.candidates if boxes is not None]
+    candidates = detection.candidates[: len(samples)]
+    known = np.array([boxes is not None for boxes in candidates], bool)
+    there = [boxes for boxes in candidates if boxes is not None]
     counts = np.zeros(len(samples), np.int64)
     counts[known] = [len(boxes.scores) for boxes in there]
     return Candidates(
         tuple(sample.source for sample in samples),
         detection.labels,
         np.array(detection.thresholds, np.float64),
-        detection.sketches.labeled,
+        detection.sketches.labeled[: len(samples)],
         known,
-        detection.judges,
+        detection.judges[: len(samples)],
         counts,
         np.concatenate([np.zeros((0, 4), np.float32), *(boxes.xyxy.numpy() for boxes in there)]).astype(np.float32),
         np.concatenate([np.zeros(0, np.int64), *(boxes.classes.numpy() for boxes in there)]),
@@ -248,12 +278,11 @@ def _result(
     counts = zip(detection.labels, detection.drawn_counts.tolist(), given, strict=True)
     return {
         "annotated_sample_count": int(automatic.sum()),
-        "total_sample_count": len(dataset),
+        "total_sample_count": dataset.own,
         "confidence_scope": f"{scope[0]:.2f}-{scope[1]:.2f}",
         "dataset_name": dataset.name,
         "dataset_type": LABEL_TYPES[OBJECT_DETECTION],
         "manifest_path": RESULT_NAME,
-        "model_path": MODEL_FOLDER,
         "key_sample_count": key,
         "hard_sample_count": int((found.hard & automatic).sum()),
         "hard_box_count": int(found.labels.hard.sum()),

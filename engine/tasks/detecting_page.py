@@ -67,10 +67,12 @@ def detecting_page(
     notes: Sequence[str],
     threads: int,
     begin: Callable[[int], Callable[[int], None]],
+    source: str | None = None,
 ) -> Page:
     """dataset: its samples carry the boxes. vectors: (n, d), how images look, by which training images are chosen to be
     shown beside hard ones. written: the samples as OUT/result.manifest has them. begin: told how many images will be
-    read again, gives what to call with the number read."""
+    read again, gives what to call with the number read. source: what the boxes come from, where they were not learned
+    here."""
     rows = np.flatnonzero(detection.automatic)
     order = rows[np.argsort(-hard.coefficients[rows], kind="stable")]
     review = order[:_REVIEW].tolist()
@@ -96,8 +98,8 @@ def detecting_page(
     choices = detection.choices
     return Page(
         title=f"{dataset.name}: boxes on {len(rows):,} image{'s' * (len(rows) != 1)}",
-        subtitle=f"Automatic boxes, learned from the {int(detection.sketches.labeled.sum()):,} images that people "
-        "labeled",
+        subtitle="Automatic boxes, "
+        + (source or f"learned from the {int(detection.sketches.labeled.sum()):,} images that people labeled"),
         facts=tuple(_facts(detection, hard, len(rows), len(failures))),
         notes=(*notes, *([_FAIR_SAMPLE] if choices.get("cv_images") else [])),
         galleries=(Gallery("Review first", tuple(map(reviewed, review)), note=_REVIEW_NOTE),) if review else (),

@@ -19,7 +19,7 @@ import io
 import os
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,9 +29,10 @@ import numpy.typing as npt
 import torch
 
 from engine.dataset import RESULT_NAME, Dataset, settled
+from engine.detect.detector import BoxDetector
 from engine.detect.results import NOBODY as NO_NETWORK
 from engine.detect.results import Detection
-from engine.detect.sketches import fitted, sketches_of
+from engine.detect.sketches import fitted, sketches_of, with_columns
 from engine.errors import Failure, ImageError, UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
@@ -41,11 +42,11 @@ from engine.hard.marks import marked, marked_boxes
 from engine.hard.questions import has_automatic_boxes
 from engine.hard.reasons import REASONS
 from engine.hard.search import LOOKING, NOBODY, READING, READING_TRAINING, Said, search
-from engine.label.classifier import Classifier
+from engine.label.classifier import ImageClassifier
 from engine.label.fast import FOLDS
 from engine.label.plan import NETWORK_STAGE
 from engine.manifest import write_manifest
-from engine.models import load_detector, load_model
+from engine.models import ForeignDetector, load_any, load_detector
 from engine.predictions import Boxes
 from engine.report import render
 from engine.samples import Label, Sample
@@ -90,7 +91,7 @@ class _Asked:
     """What to look for, and with what."""
 
     train: Dataset | None
-    model: Classifier | None
+    model: ImageClassifier | None
     said: Said | None
     boxes: Detection | None
     labeled: bool
@@ -132,7 +133,9 @@ def hard_task(
         model = None
     folder = key_folder(key_sample_output) if collect_key_sample else None
     scope = confidence_scope or DEFAULT_SCOPE
-    loaded = load_model(model, device=device_of(options.device)) if model is not None else None
+    loaded = load_any(model, device=device_of(options.device)) if model is not None else None
+    if isinstance(loaded, BoxDetector | ForeignDetector):
+        raise UsageError("model: must be one of image_classification, or that of the result of auto labeling itself")
     encoder_of(options)  # so that wrong weights are said before anything is read
     asked = _Asked(train, loaded, said, boxes, labeled, scope, folder)
     config = {
@@ -169,8 +172,7 @@ def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -
     place, parts = {source: at for at, source in enumerate(said.sources)}, said.slices()
     candidates: list[Boxes | None] = [None] * len(dataset)
     judges = np.full(len(dataset), -1, np.int64)
-    column = {name: at for at, name in enumerate(said.labels)}
-    if not set(sketches.labels) <= set(column):
+    if not set(sketches.labels) <= set(said.labels):
         return None  # people have drawn what the model does not know
     for row, sample in enumerate(dataset):
         at = place.get(sample.source)
@@ -184,13 +186,7 @@ def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -
             candidates[row] = boxes
         elif has_automatic_boxes(sample) and len(sample.boxes) == given:
             candidates[row] = boxes
-    renamed = np.array([column[name] for name in sketches.labels], np.int64)
-    sketches = replace(
-        sketches,
-        labels=said.labels,
-        classes=tuple(renamed[each] for each in sketches.classes),
-        drawn=tuple(renamed[each] for each in sketches.drawn),
-    )
+    sketches = with_columns(sketches, said.labels)
     detector = load_detector(own, device=device)
     thresholds = tuple(said.thresholds.tolist())
     return Detection("fast", sketches, tuple(candidates), judges, thresholds, sizes, detector, {}, (), ())

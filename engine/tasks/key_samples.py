@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.dataset import Dataset, with_files
-from engine.errors import Failure, ImageError, UsageError
+from engine.errors import Failure, ImageError
 from engine.exports import Tally
 from engine.manifest import write_manifest
+from engine.tasks.further import below_out
 from engine.tasks.grouping import placed
 from engine.tasks.runner import Run
 
@@ -24,10 +24,7 @@ DEFAULT_SCOPE: Final = (0.0, 1.0)
 
 def key_folder(output: str | None) -> str:
     """The folder below OUT. Raises UsageError for a place elsewhere: nothing is written outside OUT."""
-    folder = Path(output or KEY_SAMPLES)
-    if "://" in str(output) or folder.is_absolute() or ".." in folder.parts or not folder.parts:
-        raise UsageError(f"config.key_sample_output: must be a folder below OUT, as {KEY_SAMPLES}, got {output!r}")
-    return folder.as_posix()
+    return below_out("config.key_sample_output", output or KEY_SAMPLES)
 
 
 def within(confidences: npt.NDArray[np.float32], scope: tuple[float, float]) -> npt.NDArray[np.bool_]:

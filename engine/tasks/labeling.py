@@ -42,6 +42,7 @@ from engine.models import save_model
 from engine.outfolder import OutFolder
 from engine.report import render
 from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, Sample
+from engine.tasks.further import check_outputs, made_at, write_further
 from engine.tasks.grouping import device_of, encoder_of
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
 from engine.tasks.labeling_page import labeling_page
@@ -101,6 +102,7 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
     lines = [*dataset.notes, *notices(request)]
     if config.algorithm_type is None:
         lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
+    check_outputs(config)
     hard = hard_config(options)
     encoder_of(options)  # so that wrong weights are said before anything is read
     copies = key_folder(config.key_sample_output) if request.collect_key_sample else None
@@ -155,10 +157,31 @@ def _label(
     for line in (*labeling.notes, *(f"{count:,} images: {what}" for what, count in labeling.survey.notes.items())):
         this.note(line)
     found, vectors = _hard_examples(this, dataset, labeling, hard, options.seed)
-    samples = annotated(dataset.samples, labeling, time=datetime.now())
+    samples = annotated(dataset.samples, labeling, time=made_at(config))
     samples = marked(samples, found, np.flatnonzero(labeling.automatic).tolist(), labeling.labels)
+    return delivered(this, dataset, labeling, samples, found, vectors, config, options, copies, saving=True)
+
+
+def delivered(
+    this: Run,
+    dataset: Dataset,
+    labeling: Labeling,
+    samples: tuple[Sample, ...],
+    found: HardExamples,
+    vectors: Tensor | None,
+    config: SmartTaskConfig,
+    options: Parameters,
+    copies: str | None,
+    *,
+    saving: bool = False,
+    source: str | None = None,
+) -> Outcome:
+    """Write all that a labeling leaves in OUT. samples: with their labels and marks. vectors: (n, d), how images look.
+    copies: the folder of key samples; None: none are copied. saving: the model, too. source: what the labels come from,
+    in words of the page."""
     failures = [*dataset.failures, *labeling.survey.failures]
-    written = _write_result(this, dataset.with_samples(samples), labeling, failures)
+    written = _write_result(this, dataset.with_samples(samples), labeling, failures, saving=saving)
+    write_further(this, dataset.with_samples(samples), written, labeling, config)
     scope = config.confidence_scope or DEFAULT_SCOPE
     key = np.flatnonzero(labeling.automatic & within(labeling.confidences, scope) & found.hard)
     if copies is not None:
@@ -173,9 +196,11 @@ def _label(
         begin=partial(this.stage, "drawing the page"),
         written=written,
         vectors=vectors,
+        source=source,
     )
     write_text(this.out.target(REPORT_NAME), render(page))
     result = _result(dataset, labeling, found, scope, None if copies is None else len(key))
+    result["model_path"] = MODEL_FOLDER if saving else None
     return Outcome(result, tuple(failures))
 
 
@@ -195,17 +220,27 @@ def _hard_examples(
     return hard_examples(evidence, config, seed=seed), evidence.views[0].vectors if evidence.views else None
 
 
-def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure]) -> list[Sample]:
+def _write_result(
+    this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure], *, saving: bool
+) -> list[Sample]:
     """The manifest, the table, the probabilities and the model; gives the samples as the manifest has them."""
     advance = this.stage("writing the result", len(dataset))
     tally = Tally()
     written = list(settled(dataset, this.out, tally))
     write_manifest(this.out.target(RESULT_NAME), written)
     write_labels(this.out.target(LABELS_NAME), written)
-    sources = tuple(sample.source for sample in written)
-    said = Probabilities(sources, labeling.labels, labeling.probabilities, labeling.targets.labeled, labeling.judges)
+    sources, own = tuple(sample.source for sample in written), dataset.own
+    said = Probabilities(
+        sources,
+        labeling.labels,
+        labeling.probabilities[:own],
+        labeling.targets.labeled[:own],
+        labeling.judges[:own],
+    )
     write_probabilities(this.out.target(PROBABILITIES_NAME), said)
-    _save(this.out, labeling.classifier, labeling.choices)
+    if saving:
+        assert isinstance(labeling.classifier, Classifier)
+        _save(this.out, labeling.classifier, labeling.choices)
     advance(len(dataset))
     for line in tally.notes:
         this.note(line)
@@ -227,12 +262,11 @@ def _result(
     counts = labeling.predicted[automatic].sum(axis=0).tolist()
     return {
         "annotated_sample_count": int(automatic.sum()),
-        "total_sample_count": len(dataset),
+        "total_sample_count": dataset.own,
         "confidence_scope": f"{scope[0]:.2f}-{scope[1]:.2f}",
         "dataset_name": dataset.name,
         "dataset_type": LABEL_TYPES[IMAGE_CLASSIFICATION],
         "manifest_path": RESULT_NAME,
-        "model_path": MODEL_FOLDER,
         "key_sample_count": key,
         "hard_sample_count": int((found.hard & automatic).sum()),
         "labels": [

@@ -87,13 +87,14 @@ def labeling_page(
     begin: Callable[[int], Callable[[int], None]] = lambda total: lambda done: None,
     written: Sequence[Sample] | None = None,
     vectors: Tensor | None = None,
+    source: str | None = None,
 ) -> Page:
     """The images that got labels, the hardest first (the least certain, where hard examples were not looked for), and
     what is known about the labels.
 
     begin: told how many images will be read again, gives what to call with the number read. written: the samples as
     OUT/result.manifest has them; None: as the data set does. vectors: (n, d), how images look, by which training images
-    are chosen to be shown beside hard ones.
+    are chosen to be shown beside hard ones. source: what the labels come from, where they were not learned here.
     """
     found = _Found(labeling, hard)
     review = found.hardest(REVIEW_FIRST)
@@ -110,7 +111,7 @@ def labeling_page(
     automatic = len(found.automatic)
     return Page(
         title=f"{dataset.name}: {automatic:,} image{'s' * (automatic != 1)} labeled",
-        subtitle=f"Automatic labels, learned from the {found.by_people:,} images that people labeled",
+        subtitle="Automatic labels, " + (source or f"learned from the {found.by_people:,} images that people labeled"),
         facts=(*_facts(labeling, found, len(failures)), *_hard_facts(found)),
         notes=(*notes, *_caveats(labeling.choices)),
         galleries=(

@@ -90,6 +90,9 @@ class Parameters(BaseModel):
         "training steps, as task.json has them; repeats a run exactly, where minutes cannot"
     )
     threads: Annotated[int, whole(1, 1024)] | None = _parameter("threads; left out: one a core")
+    unseen: Truth = _parameter(
+        "the model was not trained on the labeled images: they tell how far it can be trusted", False
+    )
     weights: Name | None = _parameter("local file with the weights of the encoder")
 
 
@@ -106,6 +109,7 @@ def hard_config(options: Parameters) -> HardConfig:
 _EVERY: Final = frozenset({AUTO_LABEL, PRE_LABEL, AUTO_GROUPING, AUTO_DEPLOY})
 _GROUPING: Final = frozenset({AUTO_GROUPING})
 _TRAINING: Final = frozenset({AUTO_LABEL, AUTO_DEPLOY})
+_GIVEN: Final = frozenset({PRE_LABEL})
 
 _TRAINING_PARAMETERS: Final = (
     *("batch_size", "epochs", "image_size", "learning_rate", "min_per_class", "minutes", "networks", "precision"),
@@ -116,10 +120,11 @@ _TRAINING_PARAMETERS: Final = (
 PARAMETER_TASKS: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(("device", "max_pixels", "seed", "threads"), _EVERY),
     **dict.fromkeys(("all", "restarts"), _GROUPING),
-    **dict.fromkeys(("encoder", "weights"), _GROUPING | _TRAINING),
+    **dict.fromkeys(("encoder", "weights"), _GROUPING | _TRAINING | _GIVEN),
     **dict.fromkeys(_TRAINING_PARAMETERS, _TRAINING),
-    **dict.fromkeys(("label_type", "score_threshold"), frozenset({AUTO_LABEL})),
-    **dict.fromkeys(("algo_hard_threshold", "aug_op_config", "comprehensive_algo_config"), frozenset({AUTO_LABEL})),
+    **dict.fromkeys(("label_type", "score_threshold"), _TRAINING | _GIVEN),
+    **dict.fromkeys(("algo_hard_threshold", "aug_op_config", "comprehensive_algo_config"), _TRAINING | _GIVEN),
+    "unseen": _GIVEN,
 }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -29,6 +29,7 @@ from engine.tasks.schema import (
     AUTO_LABEL,
     PRE_LABEL,
     RequestBody,
+    SearchCondition,
     SmartTaskConfig,
     TaskRequest,
     TaskType,
@@ -37,7 +38,7 @@ from engine.tasks.values import did_you_mean, message, shown
 
 TASK_TYPES: Final[tuple[str, ...]] = get_args(TaskType)
 #: The tasks that this version can run.
-AVAILABLE_TASKS: Final = frozenset({AUTO_GROUPING, AUTO_LABEL})
+AVAILABLE_TASKS: Final = frozenset({AUTO_GROUPING, AUTO_LABEL, PRE_LABEL})
 #: The integers that the service's answers, and old requests, use for a task.
 TYPE_NUMBERS: Final[dict[int, str]] = {0: AUTO_LABEL, 1: PRE_LABEL, 2: AUTO_GROUPING}
 
@@ -63,26 +64,13 @@ FIELD_TASKS: Final[dict[str, frozenset[str]]] = {name: tasks for tasks, names in
 
 #: Accepted and echoed, but about somebody else's computers.
 NO_LOCAL_MEANING: Final = frozenset(
-    {"engine_name", "flavor", "inf_cluster_id", "log_url", "pool_id", "req_uri", "train_url", "worker_server_num"}
-)
-#: Fields of exports, which are not in this version yet.
-_EXPORT: Final = frozenset({"export_format", "export_params", "version_format"})
-
-#: Fields of tasks that are here, which are not in this version yet.
-_LATER: Final = frozenset(
     [
-        "annotation_output",
-        "inf_output",
-        "manifest_path",
-        "model_name",
-        "model_parameter",
-        "model_version",
-        "samples",
-        "stop_time",
-        "time",
-        "train_data_path",
+        *("engine_name", "flavor", "inf_cluster_id", "log_url", "model_parameter", "pool_id", "req_uri"),
+        *("train_url", "worker_server_num"),
     ]
 )
+#: About data that no task here has.
+_OTHER_DATA: Final = {"stop_time": "limits the labeling of videos, and videos are not labeled here"}
 
 MOST_DEPTH: Final = 64  # the tables need 10; only free attributes can nest on
 MOST_PROBLEMS: Final = 20  # in one error; a body can hold a million
@@ -126,6 +114,16 @@ def parse_request(body: bytes | str | Mapping[str, Any], place: str = "") -> Tas
     return request
 
 
+def checked_conditions(
+    conditions: Sequence[Mapping[str, Any]], state: str | None = None
+) -> tuple[tuple[SearchCondition, ...], str | None]:
+    """Search conditions (table 5) and a sample state as a request has them, typed. Raises UsageError."""
+    asked = {"search_conditions": list(conditions), "sample_state": state}
+    params = parse_request({"task_type": AUTO_GROUPING, "config": {"export_params": asked}}).config.export_params
+    assert params is not None
+    return params.search_conditions or (), params.sample_state
+
+
 def request_body(task_type: str, options: Mapping[str, object]) -> dict[str, Any]:
     """The request body that flags of the same names make: each option where a request has it, None left out."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -157,10 +155,10 @@ def _why_ignored(path: str, task_type: str) -> str | None:
     tasks = FIELD_TASKS.get(name, _EVERY)
     if name in NO_LOCAL_MEANING:
         return "has no meaning on one's own machine"
-    if name in _EXPORT:
-        return "exports are not in this version yet"
+    if name in _OTHER_DATA:
+        return _OTHER_DATA[name]
     if task_type in tasks:
-        return "is not in this version yet" if name in _LATER else None
+        return None
     other = f"not to {task_type}" if tasks & AVAILABLE_TASKS else "not in this version yet"
     return f"belongs to {_listed(tasks)}, {other}"
 

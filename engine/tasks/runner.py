@@ -164,12 +164,12 @@ class Run:
         detail = "" if self.error is None else str(self.error) or type(self.error).__name__
         return {
             "task_id": task_id(self.task),
-            "task_name": f"{self.task.kind} {self.task.dataset}",
+            "task_name": self.task.config.get("name") or f"{self.task.kind} {self.task.dataset}",
             "task_type": self.task.kind,
             "status": int(self.status),
             "progress": self._percent(),
             "code": "",
-            "message": _MESSAGES[self.status],
+            "message": MESSAGES[self.status],
             "error_code": "" if self.error is None else type(self.error).__name__,
             "error_msg": detail.partition("\n")[0],
             "error_detail": detail,
@@ -217,7 +217,7 @@ class _Stage:
         return {"stage": self.name, "seconds": round(seconds, 3), "count": self.done}
 
 
-_MESSAGES: Final = {
+MESSAGES: Final = {
     Status.QUEUING: "queuing",
     Status.INITIALIZING: "initializing",
     Status.RUNNING: "running",

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from engine.errors import InputError
 from engine.samples import LABEL_TYPES, SAMPLE_TYPES, Shape
 from engine.tasks.values import (
+    Bounded,
     Clock,
     Count,
     Folder,
@@ -36,6 +37,7 @@ from engine.tasks.values import (
     Size,
     State,
     Text,
+    Timed,
     Truth,
     Unit,
     UnitText,
@@ -206,7 +208,7 @@ class SearchLabels(_Table):
 class SearchCondition(_Table):
     """What a sample must have to be found (table 5)."""
 
-    coefficient: Text | None = _field("difficulty")
+    coefficient: Bounded | None = _field("difficulty: MIN-MAX, or a number, also after >, >=, <, <=")
     frame_in_video: Index | None = _field("number of a frame in the video")
     hard: HardDigit | None = _field("whether the sample is hard: 0 or 1")
     import_origin: Text | None = _field("where the data came from")
@@ -218,7 +220,7 @@ class SearchCondition(_Table):
     sample_dir: Folder | None = _field("folder of the sample, ends with /; not recursive")
     sample_name: str | None = _field("file name with extension")
     sample_time: Period | None = _field("when it was added: month, day or yyyyMMdd-yyyyMMdd (at most 30 days)")
-    score: Text | None = _field("confidence")
+    score: Bounded | None = _field("confidence of a label: MIN-MAX, or a number, also after >, >=, <, <=")
     slice_thickness: Text | None = _field("DICOM layer thickness")
     study_date: Text | None = _field("DICOM scanning time")
     time_in_video: Text | None = _field("time in the video")
@@ -280,7 +282,7 @@ class SmartTaskConfig(_Table):
     result_type: ResultType | None = _field("groups go to: 0 folders, 1 the samples' attribute")
     samples: tuple[SampleLabels, ...] | None = _field("samples to label, with the labels they have")
     stop_time: Count = _field("limit of video labeling in minutes", 15)
-    time: Text | None = _field("timestamp of active learning")
+    time: Timed | None = _field("creation time of the labels, yyyy-MM-dd HH:mm:ss or milliseconds since 1970")
     train_data_path: str | None = _field("training data that exist already")
     train_url: str | None = _field("where training files go")
     version_format: Literal["Default", "CarbonData", "CSV"] | None = _field("format of a data set version")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from difflib import get_close_matches
@@ -27,6 +28,7 @@ HARD_REASONS: Final = 31  # ids 0..30 (CreateTask, tables 14 and 15)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _DECIMAL: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SCOPE: Final = re.compile(r"([0-9.]+)\s*-\s*([0-9.]+)")
+_BOUND: Final = re.compile(r"(>=|<=|>|<)?\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)")
 _PERIOD: Final = re.compile(
     r"([0-9]{8})-([0-9]{8})(?:[0-9]{2})?"
 )  # the specification's own example has two digits more
@@ -196,6 +198,47 @@ def folder(value: str) -> str:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """An interval of numbers; an open end does not belong to it."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def hold(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        return above and (value < self.high if self.open_high else value <= self.high)
+
+
+def bounds(text: str) -> Bounds:
+    """`0.3-0.8` (both ends included), `>0.5`, `>=0.5`, `<0.5`, `<=0.5`, or the number itself, in [0, 1].
+
+    >>> bounds("<0.5")
+    Bounds(low=0.0, high=0.5, open_low=False, open_high=True)
+    """
+    match = _BOUND.fullmatch(text.strip())
+    try:
+        if match is None:
+            return Bounds(*scope(text))
+        sign, number = match[1] or "", unit(match[2])
+    except ValueError:
+        raise ValueError(f"must be MIN-MAX or a number, also after >, >=, <, <=, got {shown(text)}") from None
+    if sign.startswith(">"):
+        return Bounds(number, 1.0, open_low=sign == ">")
+    if sign.startswith("<"):
+        return Bounds(0.0, number, open_high=sign == "<")
+    return Bounds(number, number)
+
+
+def bounded(value: object) -> str:
+    """The text of `bounds`, checked."""
+    told = text(value)
+    bounds(told)
+    return told
+
+
 def clock(value: str) -> str:
     if not _CLOCK.fullmatch(value):
         raise ValueError(f"must be hh:mm:ss.SSS, got {shown(value)}")
@@ -214,6 +257,27 @@ def period(value: str) -> str:
     if not timedelta() <= last - first <= timedelta(days=30):
         raise ValueError(f"must run forward over at most 30 days, got {shown(value)}")
     return value
+
+
+def moment(told: str) -> datetime:
+    """`yyyy-MM-dd HH:mm:ss`, or milliseconds since 1970, as local time.
+
+    >>> moment("2024-05-06 07:08:09")
+    datetime.datetime(2024, 5, 6, 7, 8, 9)
+    """
+    try:
+        if told.strip().isdigit():
+            return datetime.fromtimestamp(int(told) / 1000)
+        return datetime.strptime(told.strip(), "%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"must be yyyy-MM-dd HH:mm:ss or milliseconds since 1970, got {shown(told)}") from None
+
+
+def timed(value: object) -> str:
+    """The text of `moment`, checked."""
+    told = text(value)
+    moment(told)
+    return told
 
 
 def plain(number: float) -> str:
@@ -235,6 +299,8 @@ Scope = Annotated[tuple[float, float], BeforeValidator(scope), _written(lambda e
 Steps = Annotated[tuple[int, ...], BeforeValidator(step_counts), _written(lambda steps: "+".join(map(str, steps)))]
 Name = Annotated[str, AfterValidator(not_blank)]
 Text = Annotated[str, BeforeValidator(text)]
+Timed = Annotated[str, BeforeValidator(timed)]
+Bounded = Annotated[str, BeforeValidator(bounded)]
 Scalar = Annotated[str, BeforeValidator(scalar)]
 Folder = Annotated[str, AfterValidator(folder)]
 Clock = Annotated[str, AfterValidator(clock)]

@@ -1,0 +1,94 @@
+"""A sample as the service answers it (task API): ids, states, labels with their scores and properties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from engine.dataset import Dataset
+from engine.errors import ImageError
+from engine.samples import HARD_REASONS_KEY, LABEL_TYPES, Label, Sample, Shape
+from engine.tasks.conditions import OWN, known_id
+
+_HARD = f"{OWN}hard"
+_COEFFICIENT = f"{OWN}hard_coefficient"
+#: How answers spell the states that are derived from labels; those that a team sets are spelled as they are.
+_SPELLED = {"NONE": "UN_ANNOTATION", "ALL": "MANUAL_ANNOTATION"}
+
+
+def sample_answer(dataset: Dataset, row: int) -> dict[str, Any]:
+    """One sample: numbers and booleans in `metadata`, strings in the `property` of a label, as documented."""
+    sample = dataset[row]
+    return {
+        "sample_id": known_id(sample),
+        "sample_type": sample.sample_type,
+        "source": sample.source,
+        "sample_time": sample_time(dataset, sample),
+        "sample_status": _SPELLED.get(sample.state, sample.state),
+        "sample_usage": sample.usage,
+        "metadata": _metadata(sample),
+        "labels": [each for label in sample.labels for each in _labels(label)],
+    }
+
+
+def sample_time(dataset: Dataset, sample: Sample) -> int | None:
+    """When the file was last changed, in milliseconds since 1970; None where there is none."""
+    with suppress(ImageError, OSError, ValueError):
+        return round(dataset.path(sample).stat().st_mtime * 1000)
+    return None
+
+
+def _metadata(sample: Sample) -> dict[str, Any]:
+    found = {"@modelarts:import_origin": 0, **sample.property}
+    if sample.hard is not None:
+        found[_HARD] = sample.hard
+    if sample.hard_coefficient is not None:
+        found[_COEFFICIENT] = sample.hard_coefficient
+    return found
+
+
+def _labels(label: Label) -> Iterator[dict[str, Any]]:
+    number = LABEL_TYPES.get(label.type)
+    if label.drawing is None:
+        yield _label(label, label.name, number, label.confidence, _label_property(label))
+        return
+    for shape in label.drawing.shapes:
+        yield _label(label, shape.name, number, shape.confidence, _shape_property(shape))
+
+
+def _label(
+    label: Label, name: str | None, number: int | None, score: float | None, properties: Mapping[str, Any]
+) -> dict[str, Any]:
+    told = {
+        "name": name,
+        "type": number,
+        "id": label.id,
+        "score": score,
+        "annotated_by": "human" if label.by_human else "auto",
+        "property": dict(properties),
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _label_property(label: Label) -> dict[str, Any]:
+    found = dict(label.property)
+    if label.hard is not None:
+        found[_HARD] = "true" if label.hard else "false"
+    if label.hard_coefficient is not None:
+        found[_COEFFICIENT] = str(label.hard_coefficient)
+    return found
+
+
+def _shape_property(shape: Shape) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        **shape.property,
+        f"{OWN}shape": shape.kind,
+        f"{OWN}feature": [list(point) for point in shape.points],
+    }
+    if shape.hard_coefficient is not None:
+        found[_COEFFICIENT] = str(shape.hard_coefficient)
+        found.setdefault(_HARD, "true" if shape.hard_reasons else "false")
+    if shape.hard_reasons:
+        found[HARD_REASONS_KEY] = "-".join(map(str, shape.hard_reasons))
+    return found

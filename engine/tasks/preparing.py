@@ -1,0 +1,198 @@
+"""What a request itself says of the data: another manifest, labels of samples, training data from elsewhere.
+
+In: a request (CreateTask, tables 3 and 12) and the data set that it is about. Out: the data set that the task shall
+see. Paths are those of the request: relative to the data set, or URIs that it maps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from engine.dataset import Dataset, read_samples
+from engine.errors import ImageError, InputError, UsageError
+from engine.label.results import ANNOTATED_BY
+from engine.samples import (
+    HARD_REASONS_KEY,
+    IMAGE_CLASSIFICATION,
+    LABEL_TYPES,
+    OBJECT_DETECTION,
+    SIZE_KEY,
+    Drawing,
+    Label,
+    Sample,
+    Shape,
+)
+from engine.sources import is_uri
+from engine.tasks.conditions import OWN, known_id
+from engine.tasks.schema import SampleLabel, SampleLabels, SampleMetadata, TaskRequest
+
+#: Where a path of a request may lie: gives it back, or raises UsageError.
+Allowed = Callable[[Path], Path]
+
+_TYPES: Final = {number: name for name, number in LABEL_TYPES.items()}
+#: Attributes of a label that say what is drawn, and are no attributes of the shape.
+_DRAWN_KEYS: Final = (f"{OWN}shape", f"{OWN}feature", f"{OWN}hard_coefficient", HARD_REASONS_KEY)
+
+
+def prepared(
+    request: TaskRequest, dataset: Dataset, *, allowed: Allowed = lambda path: path, base: Path | None = None
+) -> Dataset:
+    """The data set that a request means. allowed: refuses paths that may not be read. base: where relative ones begin,
+    by default at the data set. Raises UsageError, InputError."""
+    config = request.config
+    if config.manifest_path:
+        path = allowed(_path_of("manifest_path", config.manifest_path, dataset, base))
+        read = read_samples(path)
+        dataset = replace(read, sources=replace(read.sources, prefixes=dataset.sources.prefixes))
+    if config.samples:
+        dataset = with_given(dataset, config.samples)
+    if config.train_data_path:
+        path = allowed(_path_of("train_data_path", config.train_data_path, dataset, base))
+        dataset = with_guests(dataset, read_samples(path))
+    return dataset
+
+
+def _path_of(field: str, given: str, dataset: Dataset, base: Path | None) -> Path:
+    try:
+        return dataset.sources.path(given) if is_uri(given) else (base or dataset.sources.root) / given
+    except ImageError as error:
+        raise UsageError(f"config.{field}: {error}") from None
+
+
+# ---- Training data from elsewhere. ----
+
+
+def with_guests(dataset: Dataset, other: Dataset) -> Dataset:
+    """The data set with what people labeled in another one, to learn from: guests come last, and leave again before
+    anything is written. Files that are there already do not come twice."""
+    here = {real for sample in dataset if (real := _real(dataset, sample)) is not None}
+    guests = []
+    for sample in other:
+        real = _real(other, sample)
+        if sample.is_image and real is not None and real not in here and any(each.by_human for each in sample.labels):
+            guests.append(replace(sample, source=real))
+    if not guests:
+        raise InputError(f"config.train_data_path: must hold labels that people gave on other images, got {other.name}")
+    note = f"{len(guests):,} labeled images of {other.name} to learn from"
+    return replace(
+        dataset,
+        samples=(*dataset.samples, *guests),
+        guests=len(guests),
+        failures=(*dataset.failures, *other.failures),
+        notes=(*dataset.notes, note),
+    )
+
+
+def _real(dataset: Dataset, sample: Sample) -> str | None:
+    try:
+        return os.path.realpath(dataset.path(sample))
+    except (ImageError, OSError, ValueError):
+        return None
+
+
+# ---- Samples in the request. ----
+
+
+def with_given(dataset: Dataset, given: Sequence[SampleLabels]) -> Dataset:
+    """The data set with labels, attributes and usages as a request has them; of a sample without labels there, those
+    that it has are gone (table 12). Raises InputError for a sample that is not there."""
+    by_id = {known_id(sample): row for row, sample in enumerate(dataset.samples)}
+    by_source = {sample.source: row for row, sample in enumerate(dataset.samples)}
+    samples = list(dataset.samples)
+    for position, each in enumerate(given):
+        row = by_id.get(each.sample_id or "", by_source.get(each.source or ""))
+        if row is None:
+            told = each.sample_id or each.source
+            raise InputError(f"config.samples[{position}]: must be a sample of {dataset.name}, got {told!r}")
+        samples[row] = given_sample(samples[row], each, f"config.samples[{position}]")
+    return dataset.with_samples(samples)
+
+
+def given_sample(sample: Sample, given: SampleLabels, place: str) -> Sample:
+    """The sample as table 12 gives it. place: for errors."""
+    changes: dict[str, Any] = {"labels": tuple(given_labels(given.labels or (), place))}
+    if given.metadata is not None:
+        changes |= _metadata(sample, given.metadata)
+    if given.sample_usage is not None:
+        changes["usage"] = given.sample_usage
+    if given.sample_type is not None:
+        changes["sample_type"] = given.sample_type
+    if given.worker_id:
+        changes["property"] = {**changes.get("property", sample.property), f"{OWN}worker_id": given.worker_id}
+    return replace(sample, **changes)
+
+
+def _metadata(sample: Sample, given: SampleMetadata) -> dict[str, Any]:
+    properties = {**sample.property, **(given.model_extra or {})}
+    if given.hard_reasons is not None:
+        properties[HARD_REASONS_KEY] = list(given.hard_reasons)
+    if given.size is not None:
+        properties[SIZE_KEY] = list(given.size)
+    changes: dict[str, Any] = {"property": properties}
+    if given.hard is not None:
+        changes["hard"] = given.hard
+    if given.hard_coefficient is not None:
+        changes["hard_coefficient"] = given.hard_coefficient
+    return changes
+
+
+def given_labels(given: Sequence[SampleLabel], place: str) -> Iterator[Label]:
+    """Labels of the manifest from those of table 13: everything drawn becomes one drawing of each author."""
+    drawn: dict[str, list[Shape]] = {}
+    for position, each in enumerate(given):
+        kind = _TYPES.get(each.type if each.type is not None else _type_of(each))
+        if kind is None:
+            raise UsageError(f"{place}.labels[{position}].type: must be one that a manifest knows, got {each.type}")
+        if kind == OBJECT_DETECTION:
+            drawn.setdefault(_author(each), []).append(_shape(each, f"{place}.labels[{position}]"))
+            continue
+        if not each.name:
+            raise UsageError(f"{place}.labels[{position}].name: must be given")
+        told = each.property
+        yield Label(
+            type=kind,
+            name=each.name,
+            id=each.id,
+            property=_attributes(told),
+            annotated_by=_author(each),
+            confidence=each.score,
+            hard=None if told is None else told.hard,
+            hard_coefficient=None if told is None else told.hard_coefficient,
+        )
+    for author, shapes in drawn.items():
+        yield Label(type=OBJECT_DETECTION, annotated_by=author, drawing=Drawing(tuple(shapes)))
+
+
+def _type_of(label: SampleLabel) -> int:
+    return LABEL_TYPES[OBJECT_DETECTION if label.property and label.property.feature else IMAGE_CLASSIFICATION]
+
+
+def _author(label: SampleLabel) -> str:
+    return ANNOTATED_BY if label.annotated_by == "auto" else "human"
+
+
+def _shape(label: SampleLabel, place: str) -> Shape:
+    told = label.property
+    if told is None or told.feature is None or not label.name:
+        raise UsageError(f"{place}: an object needs a name and property @modelarts:feature")
+    return Shape(
+        label.name,
+        told.shape or "bndbox",
+        told.feature,
+        confidence=label.score,
+        hard_coefficient=told.hard_coefficient,
+        hard_reasons=told.hard_reasons or (),
+        property={name: value for name, value in _attributes(told).items() if name not in _DRAWN_KEYS},
+    )
+
+
+def _attributes(told: Any) -> Mapping[str, Any]:
+    """Attributes in the specification's spelling, without those that are fields of a label here."""
+    if told is None:
+        return {}
+    found: dict[str, Any] = told.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {name: value for name, value in found.items() if name not in (f"{OWN}hard", f"{OWN}hard_coefficient")}

@@ -1,0 +1,158 @@
+"""What a request says of the data: another manifest, labels of samples, training data, and where results go besides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import painted
+from foreign_models import onnx_colors
+from test_prelabeling import colored
+
+from engine.dataset import Dataset, read_samples
+from engine.errors import InputError, UsageError
+from engine.manifest import write_manifest
+from engine.samples import OBJECT_DETECTION, Sample
+from engine.sources import Sources
+from engine.tasks.catalog import run_request
+from engine.tasks.conditions import known_id
+from engine.tasks.preparing import prepared
+from engine.tasks.probabilities import read_probabilities
+from engine.tasks.request import parse_request
+from engine.tasks.schema import TaskRequest
+
+USUAL = {"steps": "4", "networks": 2, "precision": "float32", "image_size": 16}
+
+
+def learning(**config: Any) -> TaskRequest:
+    entries = [{"label": name, "value": value} for name, value in USUAL.items()]
+    body = {"task_type": "auto-label", "config": {"algorithm_type": "fast", "parameters": entries, **config}}
+    return parse_request(body)
+
+
+def asking(**config: Any) -> TaskRequest:
+    return parse_request({"task_type": "pre-label", "config": config})
+
+
+def test_another_manifest(tmp_path: Path) -> None:
+    dataset = painted(tmp_path / "few")
+    write_manifest(tmp_path / "few" / "part.manifest", dataset.samples[:20])
+    assert len(prepared(learning(manifest_path="part.manifest"), dataset)) == 20
+    mapped = Dataset(dataset.samples, Sources(tmp_path, (("s3://bucket/", tmp_path / "few"),)))
+    found = prepared(learning(manifest_path="s3://bucket/part.manifest"), mapped)
+    assert len(found) == 20 and found.sources.prefixes == mapped.sources.prefixes
+    with pytest.raises(UsageError, match=r"config\.manifest_path: obs://x/y: not on this machine"):
+        prepared(learning(manifest_path="obs://x/y"), mapped)
+
+    def refused(path: Path) -> Path:
+        raise UsageError(f"{path.name} is not yours")
+
+    with pytest.raises(UsageError, match=r"part\.manifest is not yours"):
+        prepared(learning(manifest_path="part.manifest"), dataset, allowed=refused)
+
+
+def test_training_data_from_elsewhere_are_learned_from_and_not_written(tmp_path: Path) -> None:
+    here, there = painted(tmp_path / "here"), painted(tmp_path / "there")
+    unlabeled = here.with_samples(Sample(sample.source) for sample in here)
+    write_manifest(tmp_path / "there" / "all.manifest", there.samples)
+    with pytest.raises(InputError, match="got no labeled image"):
+        run_request(learning(), unlabeled, tmp_path / "no")
+    answer = run_request(
+        learning(train_data_path=str(tmp_path / "there" / "all.manifest")), unlabeled, tmp_path / "out"
+    )
+    assert answer["result"]["annotated_sample_count"] == answer["result"]["total_sample_count"] == 27
+    assert "18 labeled images of all to learn from" in answer["notices"]
+    written = read_samples(tmp_path / "out")
+    assert [sample.source for sample in written] == [f"../here/{at:02}.png" for at in range(27)]
+    assert len(read_probabilities(tmp_path / "out" / "probabilities.npz").sources) == 27
+    assert all(sample.labels and not sample.labels[0].by_human for sample in written)
+    with pytest.raises(InputError, match=r"config\.train_data_path: must hold labels that people gave on other images"):
+        prepared(learning(train_data_path="all.manifest"), there)  # the very same files
+
+
+def test_samples_in_the_request(tmp_path: Path) -> None:
+    dataset = painted(tmp_path / "few")
+    given = [
+        {"sample_id": known_id(dataset[0]), "labels": [{"name": "ring", "type": 0, "property": {"color": "red"}}]},
+        {"source": "01.png"},
+        {
+            "source": "02.png",
+            "labels": [{"name": "lying", "score": 0.3, "annotated_by": "auto", "property": {"@modelarts:hard": "1"}}],
+            "metadata": {"@modelarts:hard": 1, "@modelarts:hard_reasons": [3, 1], "weather": "sun"},
+            "sample_usage": "EVAL",
+            "worker_id": "w7",
+        },
+        {
+            "source": "03.png",
+            "labels": [
+                {
+                    "name": "bar",
+                    "type": 1,
+                    "score": 0.5,
+                    "property": {"@modelarts:shape": "bndbox", "@modelarts:feature": [[1, 2], [8, 9]], "tall": "no"},
+                },
+                {"name": "spot", "property": {"@modelarts:shape": "point", "@modelarts:feature": [[4, 4]]}},
+            ],
+        },
+    ]
+    found = prepared(learning(samples=given), dataset)
+    assert found[0].labels[0].name == "ring" and dict(found[0].labels[0].property) == {"color": "red"}
+    assert found[0].labels[0].by_human and found[1].labels == ()
+    two = found[2]
+    assert (two.labels[0].confidence, two.labels[0].hard, two.labels[0].by_human) == (0.3, True, False)
+    assert (two.usage, two.hard, two.property["@modelarts:hard_reasons"]) == ("EVAL", True, [3, 1])
+    assert two.property["weather"] == "sun" and two.property["@modelarts:worker_id"] == "w7"
+    (label,) = found[3].labels
+    assert label.type == OBJECT_DETECTION and label.drawing is not None
+    bar, spot = label.drawing.shapes
+    assert (bar.xyxy, bar.confidence, dict(bar.property)) == ((1, 2, 8, 9), 0.5, {"tall": "no"})
+    assert spot.kind == "point" and found.samples[4:] == dataset.samples[4:]
+    for wrong, message in [
+        ([{"sample_id": "nobody"}], r"config\.samples\[0\]: must be a sample of dataset, got 'nobody'"),
+        ([{"source": "01.png", "labels": [{"type": 0}]}], r"labels\[0\]\.name: must be given"),
+        ([{"source": "01.png", "labels": [{"type": 600, "name": "x"}]}], "must be one that a manifest knows"),
+        ([{"source": "01.png", "labels": [{"type": 1, "name": "x"}]}], "an object needs a name and"),
+    ]:
+        with pytest.raises((InputError, UsageError), match=message):
+            prepared(learning(samples=wrong), dataset)
+
+
+def test_outputs_elsewhere_and_the_time_of_labels(tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "data")
+    asked = asking(annotation_output="labels/new", inf_output="said", time="2024-05-06 07:08:09", name="my task")
+    answer = run_request(asked, dataset, tmp_path / "out", model=onnx_colors(tmp_path / "rgb"))
+    assert answer["task_name"] == "my task"
+    copies = read_samples(tmp_path / "out" / "labels" / "new")
+    usual = read_samples(tmp_path / "out")
+    assert [each.labels for each in copies] == [each.labels for each in usual]
+    assert copies.path(copies[0]).is_file() and usual[20].labels[0].creation_time == "2024-05-06 07:08:09"
+    lines = [json.loads(line) for line in (tmp_path / "out" / "said" / "inference.jsonl").read_text().splitlines()]
+    assert len(lines) == 18 and lines[0]["source"] == usual[12].source
+    assert lines[0]["predicted_label"] == lines[0]["scores"][0][0] == "red"
+    assert sum(float(score) for _, score in lines[0]["scores"]) == pytest.approx(1, abs=1e-5)
+    for name in ("annotation_output", "inf_output", "key_sample_output"):
+        with pytest.raises(UsageError, match=f"config.{name}: must be a folder below OUT"):
+            asked = parse_request({"task_type": "pre-label", "collect_key_sample": True, "config": {name: "../up"}})
+            run_request(asked, dataset, tmp_path / "no", model=tmp_path / "rgb")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_request_may_want_its_result_exported(tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "data")
+    params = {"sample_state": "AUTO_ANNOTATION", "ratio_sample_usage": True, "train_sample_ratio": "0.5"}
+    asked = asking(export_format=1, export_params=params)
+    answer = run_request(asked, dataset, tmp_path / "out", model=onnx_colors(tmp_path / "rgb"))
+    assert answer["result"]["export"]["exported_sample_count"] == 18
+    parts = [read_samples(tmp_path / "out" / "export" / part, format="tree") for part in ("train", "eval")]
+    assert [len(part) for part in parts] == [9, 9]
+    assert {label.name for part in parts for sample in part for label in sample.labels} == {"red", "green", "blue"}
+    grouping = {"n_clusters": 2, "export_params": {"export_dest": "NEW_DATASET", "export_new_dataset_name": "two"}}
+    answer = run_request(
+        parse_request({"task_type": "auto-grouping", "config": grouping}), dataset, tmp_path / "groups"
+    )
+    fresh = read_samples(tmp_path / "groups" / "export" / "two-V001.manifest")
+    assert len(fresh) == 30 and all(fresh.path(sample).is_file() for sample in fresh)
+    with pytest.raises(UsageError, match="CarbonData"):
+        run_request(asking(version_format="CarbonData"), dataset, tmp_path / "no", model=tmp_path / "rgb")
