@@ -1,0 +1,14 @@
+"""The task API over HTTP, on one's own machine: data sets, tasks in worker processes, samples, models, services.
+
+    problems.py     what a request may be answered instead: codes and words
+    database.py     tokens, data sets, tasks, services: SQLite
+    datasets.py     a registered data set as it stands: its manifest, and how results land in it
+    checks.py       what is refused before a task is queued
+    worker.py       one task in a process of its own
+    queue.py        which task runs when, and what becomes of it
+    answers.py      tasks and data sets as the service answers them
+    app.py          the routes
+
+Needs `pip install labelengine[server]`. A task lives in HOME/tasks/ID, a data set in HOME/datasets/ID; the data that
+were registered stay as they are.
+"""

@@ -1,0 +1,110 @@
+"""What is refused before a task is queued: rules that the labels of a data set can break without an image being read,
+and paths that lead where this server may not read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from engine.dataset import Dataset
+from engine.detect.sketches import check_rules as check_drawn
+from engine.detect.sketches import human_drawings, sketches_of
+from engine.errors import EngineError, InputError, UsageError
+from engine.label.targets import LEAST_LABELS, check_rules, human_labels, targets_of
+from engine.samples import LABEL_TYPES, OBJECT_DETECTION
+from engine.server.problems import (
+    BAD_REQUEST,
+    FEW_IMAGES,
+    N_CLUSTERS,
+    NO_LABELS,
+    NOTHING_UNLABELED,
+    OUTSIDE_ROOTS,
+    Problem,
+)
+from engine.tasks.parameters import read_parameters
+from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
+
+
+def check_request(request: TaskRequest, dataset: Dataset) -> None:
+    """Raise Problem for a task that this data set cannot have."""
+    if request.task_type == AUTO_LABEL:
+        _check_labels(request, dataset)
+    elif request.task_type == PRE_LABEL:
+        if not _unlabeled(dataset):
+            raise Problem(400, NOTHING_UNLABELED, "pre-labeling needs at least 1 unlabeled image, got none")
+    elif request.task_type == AUTO_GROUPING:
+        options = read_parameters(request.config.parameters, request.task_type)
+        there = sum(sample.is_image for sample in dataset) if options.all else _unlabeled(dataset)
+        if not there:
+            raise Problem(400, NOTHING_UNLABELED, "auto grouping needs unlabeled images, got none")
+        if (wanted := request.config.n_clusters or 2) > there:
+            message = f"config.n_clusters: must be at most the number of unlabeled images, got {wanted} for {there}"
+            raise Problem(400, N_CLUSTERS, message)
+
+
+def _unlabeled(dataset: Dataset) -> int:
+    return sum(sample.is_image and not any(label.by_human for label in sample.labels) for sample in dataset)
+
+
+def _check_labels(request: TaskRequest, dataset: Dataset) -> None:
+    options = read_parameters(request.config.parameters, request.task_type)
+    drawn = sum(bool(human_drawings(sample)) for sample in dataset)
+    named = sum(bool(human_labels(sample)) for sample in dataset)
+    asked = options.label_type
+    boxes = asked == LABEL_TYPES[OBJECT_DETECTION] if asked is not None else drawn > named
+    least = options.min_per_class
+    if boxes:
+        sketches = sketches_of(dataset.samples)
+        free = sum(sample.is_image for sample in dataset) - int(sketches.by_people.sum())
+        counts = dict(zip(sketches.labels, sketches.presence.sum(axis=0).tolist(), strict=True))
+        enough = 1
+    else:
+        targets = targets_of(dataset.samples)
+        free = int(np.sum([sample.is_image for sample in dataset]) - targets.labeled.sum())
+        counts = dict(zip(targets.labels, targets.matrix.sum(axis=0).tolist(), strict=True))
+        enough = LEAST_LABELS
+    try:
+        if boxes:
+            check_drawn(sketches, free, min_per_class=least)
+        else:
+            check_rules(targets, free, min_per_class=least)
+    except InputError as error:
+        few = any(count < least for count in counts.values())
+        code = NO_LABELS if len(counts) < enough else FEW_IMAGES if few else NOTHING_UNLABELED
+        raise Problem(400, code, str(error)) from None
+    except UsageError as error:
+        raise Problem(400, BAD_REQUEST, str(error)) from None
+
+
+class Roots:
+    """The folders that requests may name paths in."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self._folders = [os.path.realpath(folder) for folder in folders]
+
+    def allowed(self, path: Path) -> Path:
+        """The path, links followed. Raises Problem when it lies outside, or cannot be one."""
+        try:
+            real = os.path.realpath(path)
+        except (OSError, ValueError) as error:
+            raise Problem(400, BAD_REQUEST, f"{str(path)[:200]!r}: cannot be a path: {error}") from None
+        if not any(real == folder or real.startswith(folder.rstrip(os.sep) + os.sep) for folder in self._folders):
+            told = ", ".join(self._folders) or "none"
+            raise Problem(400, OUTSIDE_ROOTS, f"{str(path)[:200]!r}: must lie in a folder of this server ({told})")
+        return Path(real)
+
+    def with_folder(self, folder: Path) -> Roots:
+        """These folders and one more."""
+        return Roots([*map(Path, self._folders), folder])
+
+    @property
+    def folders(self) -> list[str]:
+        return list(self._folders)
+
+
+def as_problem(error: EngineError) -> Problem:
+    """What is said of an error on purpose that a request has caused."""
+    return Problem(400, BAD_REQUEST, str(error))

@@ -1,0 +1,142 @@
+"""One task in a process of its own: `python -m engine.server.worker HOME TASK_ID`.
+
+It holds the lock of its folder for as long as it lives, so that a server that was started again knows whether it does,
+and no task is run twice at once. HOME/tasks/ID then holds out/, with task.json; error.json, where a task could not even
+begin; and landed, once the result is in the data set. SIGTERM stops it, as Ctrl-C does on the command line.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+import orjson
+
+from engine.errors import EngineError, InputError, Stopped
+from engine.files import write_bytes
+from engine.models import Shelf
+from engine.server.checks import Roots
+from engine.server.database import Database, TaskRow
+from engine.server.datasets import Standing, land
+from engine.server.problems import Problem
+from engine.tasks.catalog import run_request
+from engine.tasks.exporting import KIND as EXPORT
+from engine.tasks.exporting import Wanted, export_task, suggested_format
+from engine.tasks.request import parse_request
+from engine.tasks.runner import run
+from engine.tasks.schema import ExportParams
+
+TASKS: Final = "tasks"
+OUT: Final = "out"
+ERROR: Final = "error.json"
+LANDED: Final = "landed"
+LOCK: Final = "lock"
+
+DONE: Final = 0
+FAILED: Final = 1
+STOPPED: Final = 2
+BUSY: Final = 3
+
+
+def task_folder(home: Path, task_id: str) -> Path:
+    return home / TASKS / task_id
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a task's folder; gives False where another process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        yield True
+
+
+def is_held(folder: Path) -> int | None:
+    """The process that works on a task: its id, 0 where it has not said it yet; None where nobody does."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return int(file.read() or b"0")
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
+    """Do a task to its end, or until `stop` is set; the exit code."""
+    folder = task_folder(home, task_id)
+    with held(folder) as mine:
+        if not mine:
+            return BUSY
+        database = Database(home)
+        row = database.task(task_id)
+        dataset = None if row is None else database.dataset(row.dataset_id)
+        database.close()
+        try:
+            if row is None or dataset is None:
+                raise InputError("the data set of this task is gone")
+            data = Standing(home).dataset(dataset.dataset_id, dataset.name, dataset.map)
+            again = row.attempts > 1
+            if row.kind == EXPORT:
+                run(export_of(row, data), folder / OUT, resume=again, stop=stop)
+            else:
+                beside = Path(dataset.data) if Path(dataset.data).is_dir() else Path(dataset.data).parent
+                run_request(
+                    parse_request(row.body),
+                    data,
+                    folder / OUT,
+                    resume=again,
+                    stop=stop,
+                    shelf=Shelf(home),
+                    allowed=roots.with_folder(beside).allowed,
+                    base=beside,
+                )
+                land(home, row.dataset_id, folder / OUT)
+            write_bytes(folder / LANDED, b"")
+        except (Stopped, KeyboardInterrupt):
+            return STOPPED
+        except (EngineError, Problem) as error:
+            told = error.body() if isinstance(error, Problem) else _told(error)
+            write_bytes(folder / ERROR, orjson.dumps(told))
+            return FAILED
+    return DONE
+
+
+def export_of(row: TaskRow, data: Any) -> Any:
+    """The task that writes an export, from the body of its request."""
+    body = row.body
+    to = body.get("to") or suggested_format(data)
+    params = ExportParams.model_validate(body.get("export_params") or {})
+    return export_task(data, Wanted(to, params, copy=True, seed=int(body.get("seed") or 0)))
+
+
+def _told(error: EngineError) -> dict[str, str]:
+    return {"error_code": type(error).__name__, "error_msg": str(error)}
+
+
+def main(arguments: list[str]) -> int:
+    home, task_id, *roots = arguments
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return work(Path(home), task_id, Roots([Path(root) for root in roots]), stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
