@@ -37,6 +37,9 @@ class ImageError(InputError):
         super().__init__(reason)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        return ImageError, (self.kind, str(self))  # it travels between processes
+
 
 class OutputError(EngineError):
     """A result cannot be written, or would overwrite something that is not ours to overwrite."""

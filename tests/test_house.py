@@ -67,6 +67,7 @@ TASKS = (
     "labeling",
     "detecting",
     "prelabeling",
+    "deploying",
     "hard",
     "features",
     "review",

@@ -23,7 +23,6 @@ from engine.tasks.request import (
     parse_request,
     read_request,
     request_body,
-    require_available,
 )
 from engine.tasks.schema import RequestBody, SmartTaskConfig, TaskRequest, TrainingParameter
 from engine.tasks.values import plain, scope
@@ -648,13 +647,6 @@ def test_notices_name_what_will_have_no_effect() -> None:
         "config.n_clusters: belongs to auto-grouping, not to auto-label; ignored",
         "config.stop_time: limits the labeling of videos, and videos are not labeled here; ignored",
     ]
-
-
-def test_tasks_that_do_not_exist_yet_say_so() -> None:
-    require_available("auto-grouping")
-    said = r"^auto-deploy: not in this version yet, which runs auto-label, pre-label and auto-grouping$"
-    with pytest.raises(UsageError, match=said):
-        require_available("auto-deploy")
 
 
 # Files

@@ -13,6 +13,7 @@ imports what it runs, so that --help need not wait for torch.
     models.py       models list, show, import, remove
     exporting.py    export, search
     datasets.py     features, convert
+    serving.py      deploy, serve, dataset, token
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. stdout has results, stderr what happens on the way.
 """
@@ -31,6 +32,7 @@ from engine.cli.hard import add_hard
 from engine.cli.labeling import add_confirm, add_evaluate, add_label, add_prelabel
 from engine.cli.models import add_models
 from engine.cli.requests import add_run
+from engine.cli.serving import add_dataset, add_deploy, add_serve, add_token
 from engine.cli.simulating import add_simulate
 from engine.cli.suggesting import add_suggest
 from engine.cli.terminal import FAILED, INTERRUPTED, WRONG_USAGE, say
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         *(add_group, add_label_group, add_drop_group),
         *(add_suggest, add_label, add_prelabel, add_hard, add_confirm, add_evaluate, add_simulate, add_models),
         *(add_search, add_export, add_features, add_convert, add_run),
+        *(add_deploy, add_serve, add_dataset, add_token),
     ):
         add(commands)
     return parser

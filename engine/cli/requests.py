@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from engine.cli.arguments import add_command, add_home, add_task_arguments, read_data
 from engine.cli.terminal import Terminal, in_one_line, stoppable, tell
-from engine.tasks.request import read_request, require_available
-from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
+from engine.tasks.request import read_request
+from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
 
 
 def add_run(commands: Any) -> None:
@@ -30,7 +30,6 @@ def add_run(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     request = read_request(options.request)
-    require_available(request.task_type)
     return run_body(options, request, plain=request.task_type == AUTO_GROUPING)
 
 
@@ -53,7 +52,8 @@ def run_body(options: argparse.Namespace, request: TaskRequest, *, plain: bool, 
             shelf=Shelf(getattr(options, "home", None)),
             model=model,
         )
-    return tell(answer, _LINES[request.task_type](answer), options.out, json=options.json)
+    page = request.task_type != AUTO_DEPLOY
+    return tell(answer, _LINES[request.task_type](answer), options.out, json=options.json, page=page)
 
 
 def _group_lines(answer: dict[str, Any]) -> Iterator[str]:
@@ -80,9 +80,16 @@ def _label_lines(answer: dict[str, Any]) -> Iterator[str]:
         yield f"{result['key_sample_count']:,} key samples copied"
 
 
+def _deploy_lines(answer: dict[str, Any]) -> Iterator[str]:
+    result = answer["result"]
+    name = f"{result['model_name']}:{result['model_version']}"
+    yield f"{name} {'was trained and imported' if result['trained'] else 'is ready'}; labelengine deploy OUT serves it"
+
+
 #: What the result of each task says in lines.
 _LINES: Final[dict[str, Callable[[dict[str, Any]], Iterator[str]]]] = {
     AUTO_GROUPING: _group_lines,
     AUTO_LABEL: _label_lines,
     PRE_LABEL: _label_lines,
+    AUTO_DEPLOY: _deploy_lines,
 }

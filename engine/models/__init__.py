@@ -10,7 +10,15 @@ shelf.py        models by id, name and version: import, find, remove
 """
 
 from engine.models.documents import MODEL_NAME, WEIGHTS_NAME
-from engine.models.doors import CLASSIFIER_TYPE, DETECTOR_TYPE, AnyModel, list_models, load_any, read_model_info
+from engine.models.doors import (
+    CLASSIFIER_TYPE,
+    DETECTOR_TYPE,
+    AnyModel,
+    files_of,
+    list_models,
+    load_any,
+    read_model_info,
+)
 from engine.models.foreign import ForeignClassifier, ForeignDetector
 from engine.models.info import ModelInfo, Models
 from engine.models.kept import load_detector, load_model, model_digest, save_model
@@ -29,6 +37,7 @@ __all__ = [
     "Shelf",
     "Shelved",
     "called",
+    "files_of",
     "list_models",
     "load_any",
     "load_detector",

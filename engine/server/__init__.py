@@ -7,6 +7,8 @@
     worker.py       one task in a process of its own
     queue.py        which task runs when, and what becomes of it
     answers.py      tasks and data sets as the service answers them
+    inferring.py    models in processes that answer what is on an image
+    services.py     what was deployed, opened when it is asked
     app.py          the routes
 
 Needs `pip install labelengine[server]`. A task lives in HOME/tasks/ID, a data set in HOME/datasets/ID; the data that

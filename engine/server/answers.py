@@ -17,8 +17,9 @@ from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABE
 TYPE_NUMBERS: Final = {AUTO_LABEL: 0, PRE_LABEL: 1, AUTO_GROUPING: 2, AUTO_DEPLOY: 3}
 
 
-def task_answer(home: Path, row: TaskRow) -> dict[str, Any]:
-    """One task. What the queue knows (status, times, how it ended) goes before what the task wrote itself."""
+def task_answer(home: Path, row: TaskRow, service_id: str | None = None) -> dict[str, Any]:
+    """One task. service_id: of the service that it has deployed. What the queue knows (status, times, how it ended)
+    goes before what the task wrote itself."""
     written = read_json(task_folder(home, row.task_id) / OUT / TASK_NAME)
     ended = row.status in (Status.SUCCEEDED, Status.FAILED, Status.STOPPED)
     seconds = 0.0 if row.started is None else max(0.0, (row.ended or time.time()) - row.started)
@@ -39,7 +40,7 @@ def task_answer(home: Path, row: TaskRow) -> dict[str, Any]:
         "create_time": round(1000 * row.created),
         "elapsed_time": round(seconds, 3),
         "export_type": written.get("export_type"),
-        "resource_id": None,
+        "resource_id": service_id,
         "result": (written.get("result") or {}) if ended else {},
         "failures": written.get("failures") or [],
         "timings": written.get("timings") or [],

@@ -13,6 +13,9 @@
     GET    .../{dataset_id}/data-annotations/samples                    all samples
     PUT    .../{dataset_id}/data-annotations/samples                    set labels and attributes
     GET    /v2/{project_id}/models                                      imported models
+    GET    /v1/{project_id}/services[/{service_id}]                     what was deployed
+    DELETE /v1/{project_id}/services/{service_id}
+    POST   /v1/infers/{service_id}                                      what is on an image
 
 Whatever is wrong with a request is answered as {"error_code", "error_msg"}. Reading and checking is done in threads, so
 that who polls need not wait for it.
@@ -22,7 +25,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -39,26 +41,30 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from engine.dataset import Dataset
-from engine.errors import EngineError
-from engine.models import Shelf
+from engine.errors import EngineError, UsageError
+from engine.models import Shelf, read_model_info
 from engine.samples import Sample
 from engine.server import problems
 from engine.server.answers import TYPE_NUMBERS, dataset_answer, task_answer
-from engine.server.checks import Roots, as_problem, check_request
-from engine.server.database import OPEN, Database, DatasetRow, TaskRow, new_id
-from engine.server.datasets import CURRENT, Standing, alone, change, dataset_folder, register
+from engine.server.checks import Roots, as_problem, check_paths, check_request
+from engine.server.database import OPEN, Database, DatasetRow, TaskRow
+from engine.server.datasets import CURRENT, Standing, add_dataset, alone, change, data_folder, dataset_folder
+from engine.server.inferring import MOST_IMAGE
+from engine.server.inferring import Service as Inference
 from engine.server.problems import Problem
 from engine.server.queue import Queue
+from engine.server.services import INFERS, Services, image_of, infer_schema
 from engine.server.worker import OUT, task_folder
 from engine.tasks.answers import sample_answer
 from engine.tasks.conditions import known_id, marks_of, matching
 from engine.tasks.confirming import confirm
+from engine.tasks.deploying import read_service
 from engine.tasks.exporting import FORMATS
 from engine.tasks.exporting import KIND as EXPORT
 from engine.tasks.preparing import given_sample
-from engine.tasks.request import checked_conditions, parse_request, require_available
+from engine.tasks.request import checked_conditions, parse_request
 from engine.tasks.runner import Status
-from engine.tasks.schema import ExportParams, RequestBody, SampleLabels
+from engine.tasks.schema import AUTO_DEPLOY, ExportParams, RequestBody, SampleLabels
 
 #: Bytes of a JSON body at most: 100,000 samples with a label each are 10 MB.
 MOST_BODY: Final = 32 * 2**20
@@ -80,6 +86,7 @@ TaskId = Annotated[str, InPath(min_length=1, max_length=64, description="task")]
 Limit = Annotated[int, Query(ge=1, le=100, description="how many are answered at most")]
 Offset = Annotated[int, Query(ge=0, le=2**31, description="how many are passed over")]
 Conditions = Annotated[str | None, Query(max_length=100_000, description="JSON: search conditions, joined by AND")]
+ServiceId = Annotated[str, InPath(min_length=1, max_length=64, description="service")]
 SampleId = Annotated[str, InPath(min_length=1, max_length=200, description="sample")]
 Unit = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
 
@@ -139,6 +146,7 @@ class Service:
     standing: Standing
     roots: Roots
     open: bool
+    services: Services
 
     def dataset(self, project_id: str, dataset_id: str) -> DatasetRow:
         row = self.database.dataset(dataset_id)
@@ -148,6 +156,14 @@ class Service:
 
     def data(self, row: DatasetRow) -> Dataset:
         return self.standing.dataset(row.dataset_id, row.name, row.map)
+
+    def told(self, row: TaskRow) -> dict[str, Any]:
+        """A task as it is answered."""
+        service_id = None
+        if row.kind == AUTO_DEPLOY and row.status == Status.SUCCEEDED:
+            made = (each.service_id for each in self.database.services() if each.task_id == row.task_id)
+            service_id = next(made, None)
+        return task_answer(self.home, row, service_id)
 
     def task(self, project_id: str, dataset_id: str, task_id: str) -> TaskRow:
         self.dataset(project_id, dataset_id)
@@ -166,8 +182,10 @@ def create_app(home: Path, *, roots: Sequence[Path] = (), workers: int = 1, toke
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(home)
         with Queue(database, allowed, workers=workers) as queue:
-            app.state.service = Service(home, database, queue, Standing(home), allowed, not tokens)
+            services = Services(home, database)
+            app.state.service = Service(home, database, queue, Standing(home), allowed, not tokens, services)
             yield
+        services.close()
         database.close()
 
     app = FastAPI(
@@ -183,6 +201,43 @@ def create_app(home: Path, *, roots: Sequence[Path] = (), workers: int = 1, toke
     _dataset_routes(app)
     _task_routes(app)
     _sample_routes(app)
+    _service_routes(app)
+    return app
+
+
+def create_service_app(
+    folder: Path, name: str, *, instances: int | None = None, collect: Path | None = None
+) -> FastAPI:
+    """One service alone, without tokens: the folder that auto-deploy wrote, or that of a model. instances: processes of
+    each model instead of what it says. collect: a folder where requests are kept. Raises InputError."""
+    plan = read_service(folder)
+    if instances is not None:
+        if instances < 1:
+            raise UsageError(f"instances: must be at least 1, got {instances}")
+        plan = replace(plan, models=tuple(replace(each, instance_count=instances) for each in plan.models))
+    if collect is not None:
+        plan = replace(plan, collect_sample=True, output_dir=os.fspath(collect))
+    for model in plan.models:
+        read_model_info(model.path)  # what is no model is said before the first request
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.service = Inference(name, plan, folder)
+        yield
+        app.state.service.close()
+
+    app = FastAPI(title=f"labelengine: {name}", version="2", lifespan=lifespan)
+    app.middleware("http")(_bounded)
+    _answer_problems(app)
+
+    @app.post(f"{INFERS}/{{service_id}}", summary="What is on an image", openapi_extra=infer_schema())
+    async def infer(service_id: ServiceId, request: Request) -> dict[str, Any]:
+        if service_id != name:
+            raise Problem(404, problems.NO_SERVICE, f"service {service_id!r}: there is none, this is {name!r}")
+        content = await image_of(request)
+        answer: dict[str, Any] = await run_in_threadpool(request.app.state.service.answer, content)
+        return answer
+
     return app
 
 
@@ -201,13 +256,19 @@ def _authorized(
 ) -> Service:
     """The service, for who may use this project."""
     service = _service(request)
-    if not service.open:
-        project = service.database.project_of(x_auth_token) if x_auth_token else None
-        if project is None:
-            raise Problem(401, problems.NO_TOKEN, problems.MEANINGS[problems.NO_TOKEN])
-        if project != project_id:
-            raise Problem(403, problems.OTHER_PROJECT, problems.MEANINGS[problems.OTHER_PROJECT])
+    check_token(service, project_id, x_auth_token)
     return service
+
+
+def check_token(service: Service, project_id: str, token: str | None) -> None:
+    """Raise Problem unless the token is one of this project."""
+    if service.open:
+        return
+    project = service.database.project_of(token) if token else None
+    if project is None:
+        raise Problem(401, problems.NO_TOKEN, problems.MEANINGS[problems.NO_TOKEN])
+    if project != project_id:
+        raise Problem(403, problems.OTHER_PROJECT, problems.MEANINGS[problems.OTHER_PROJECT])
 
 
 Allowed = Annotated[Service, Depends(_authorized)]
@@ -215,9 +276,10 @@ Allowed = Annotated[Service, Depends(_authorized)]
 
 async def _bounded(request: Request, call_next: Callable[[Request], Any]) -> Any:
     """Refuse what is too large before it is read; take care that what is said of its length is true."""
+    most = 2 * MOST_IMAGE if request.url.path.startswith(INFERS) else MOST_BODY  # base64 takes a third more
     told = request.headers.get("content-length", "0")
-    if not told.isdigit() or int(told) > MOST_BODY:
-        return _as_answer(Problem(413, problems.TOO_LARGE, f"the body must have at most {MOST_BODY:,} bytes"))
+    if not told.isdigit() or int(told) > most:
+        return _as_answer(Problem(413, problems.TOO_LARGE, f"the body must have at most {most:,} bytes"))
     if "chunked" in request.headers.get("transfer-encoding", "").lower():
         return _as_answer(Problem(413, problems.TOO_LARGE, "the body must say its length (Content-Length)"))
     return await call_next(request)
@@ -306,17 +368,6 @@ def _dataset_routes(app: FastAPI) -> None:
         return {"total_count": len(found), "models": found}
 
 
-def add_dataset(
-    database: Database, project_id: str, name: str, path: Path, format: str | None = None, map: Sequence[str] = ()
-) -> str:
-    """Register a data set; gives its id. Raises InputError for what is none, or a name that is taken."""
-    dataset_id = new_id()
-    register(database.home, dataset_id, path, format=format, map=map)
-    row = DatasetRow(dataset_id, project_id, name, os.fspath(path.resolve()), tuple(map), time.time())
-    database.add_dataset(row)
-    return dataset_id
-
-
 # ---- Tasks. ----
 
 
@@ -352,16 +403,16 @@ def _task_routes(app: FastAPI) -> None:
             for row in reversed(service.database.tasks(dataset_id))
             if TYPE_NUMBERS.get(row.kind) in wanted and (not task_name or task_name in row.name)
         ]
-        deploying = any(row.kind == "auto-deploy" for row in service.database.tasks(dataset_id, OPEN))
+        deploying = any(row.kind == AUTO_DEPLOY for row in service.database.tasks(dataset_id, OPEN))
         return {
             "total_count": len(rows),
             "exist_running_deploy_task": deploying,
-            "tasks": [task_answer(service.home, row) for row in rows[offset : offset + limit]],
+            "tasks": [service.told(row) for row in rows[offset : offset + limit]],
         }
 
     @app.get(f"{tasks}/{{task_id}}", summary="One task: its status, progress, result")
     def one(project_id: ProjectId, dataset_id: DatasetId, task_id: TaskId, service: Allowed) -> dict[str, Any]:
-        return task_answer(service.home, service.task(project_id, dataset_id, task_id))
+        return service.told(service.task(project_id, dataset_id, task_id))
 
     @app.post(f"{tasks}/{{task_id}}/stop", status_code=204, summary="Stop a task")
     def stop(project_id: ProjectId, dataset_id: DatasetId, task_id: TaskId, service: Allowed) -> Response:
@@ -415,8 +466,9 @@ def _task_routes(app: FastAPI) -> None:
 def _queued(service: Service, project_id: str, dataset_id: str, body: bytes) -> dict[str, str]:
     row = service.dataset(project_id, dataset_id)
     request = parse_request(body)
-    require_available(request.task_type)
-    check_request(request, service.data(row))
+    base = data_folder(row)
+    check_paths(request, service.roots.with_folder(base), base)
+    check_request(request, service.data(row), Shelf(service.home))
     told = request.body()
     name = request.config.name or f"{request.task_type} {row.name}"
     return {"task_id": _add(service, row, request.task_type, name, told)}
@@ -432,6 +484,38 @@ def _add(service: Service, row: DatasetRow, kind: str, name: str, body: dict[str
     task_id = service.database.add_task(row.project_id, row.dataset_id, kind, name, body)
     service.queue.wake()
     return task_id
+
+
+# ---- Services. ----
+
+
+def _service_routes(app: FastAPI) -> None:
+    @app.get("/v1/{project_id}/services", summary="The services of a project")
+    def listed(project_id: ProjectId, service: Allowed) -> dict[str, Any]:
+        found = [service.services.told(row) for row in service.database.services() if row.project_id == project_id]
+        return {"total_count": len(found), "services": found}
+
+    @app.get("/v1/{project_id}/services/{service_id}", summary="One service")
+    def one(project_id: ProjectId, service_id: ServiceId, service: Allowed) -> dict[str, Any]:
+        return service.services.told(service.services.row(service_id, project_id))
+
+    @app.delete("/v1/{project_id}/services/{service_id}", status_code=204, summary="Stop and forget a service")
+    def remove(project_id: ProjectId, service_id: ServiceId, service: Allowed) -> Response:
+        service.services.remove(service.services.row(service_id, project_id))
+        return Response(status_code=204)
+
+    @app.post(f"{INFERS}/{{service_id}}", summary="What is on an image, by a service", openapi_extra=infer_schema())
+    async def infer(
+        service_id: ServiceId,
+        request: Request,
+        x_auth_token: Annotated[str | None, Header(max_length=200, description="the token of the project")] = None,
+    ) -> dict[str, Any]:
+        """A file in a form (multipart), `{"image": "..."}` with base64, or the bytes of an image alone."""
+        service = _service(request)
+        row = await run_in_threadpool(service.services.row, service_id)
+        await run_in_threadpool(check_token, service, row.project_id, x_auth_token)
+        content = await image_of(request)
+        return await run_in_threadpool(service.services.answer, row, content)
 
 
 # ---- Samples. ----

@@ -11,10 +11,10 @@ import numpy as np
 
 from engine.dataset import Dataset
 from engine.detect.sketches import check_rules as check_drawn
-from engine.detect.sketches import human_drawings, sketches_of
+from engine.detect.sketches import sketches_of
 from engine.errors import EngineError, InputError, UsageError
-from engine.label.targets import LEAST_LABELS, check_rules, human_labels, targets_of
-from engine.samples import LABEL_TYPES, OBJECT_DETECTION
+from engine.label.targets import LEAST_LABELS, check_rules, targets_of
+from engine.models import Shelf
 from engine.server.problems import (
     BAD_REQUEST,
     FEW_IMAGES,
@@ -24,15 +24,21 @@ from engine.server.problems import (
     OUTSIDE_ROOTS,
     Problem,
 )
+from engine.sources import is_uri
+from engine.tasks.exporting import work_folder
+from engine.tasks.further import check_outputs
+from engine.tasks.key_samples import key_folder
 from engine.tasks.parameters import read_parameters
+from engine.tasks.preparing import labels_boxes, named_model
 from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
 
 
-def check_request(request: TaskRequest, dataset: Dataset) -> None:
-    """Raise Problem for a task that this data set cannot have."""
+def check_request(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> None:
+    """Raise Problem for a task that this data set cannot have, InputError for a model that is not there."""
     if request.task_type == AUTO_LABEL:
         _check_labels(request, dataset)
     elif request.task_type == PRE_LABEL:
+        named_model(request, shelf)
         if not _unlabeled(dataset):
             raise Problem(400, NOTHING_UNLABELED, "pre-labeling needs at least 1 unlabeled image, got none")
     elif request.task_type == AUTO_GROUPING:
@@ -45,16 +51,28 @@ def check_request(request: TaskRequest, dataset: Dataset) -> None:
             raise Problem(400, N_CLUSTERS, message)
 
 
+def check_paths(request: TaskRequest, roots: Roots, base: Path) -> None:
+    """Raise Problem for a path that leads where this server may not read or write. base: where relative ones begin."""
+    config = request.config
+    read_parameters(config.parameters, request.task_type)
+    entries = {entry.label: entry.value for entry in config.parameters or ()}
+    inside = (config.manifest_path, config.train_data_path, config.output_dir, config.infer_result_output_dir)
+    for given in (*inside, entries.get("weights")):
+        if given and not is_uri(given):  # a URI is read where the data set says, or not at all
+            roots.allowed(base / given)
+    check_outputs(config)
+    key_folder(config.key_sample_output)
+    if config.export_params is not None:
+        work_folder(config.export_params)
+
+
 def _unlabeled(dataset: Dataset) -> int:
     return sum(sample.is_image and not any(label.by_human for label in sample.labels) for sample in dataset)
 
 
 def _check_labels(request: TaskRequest, dataset: Dataset) -> None:
     options = read_parameters(request.config.parameters, request.task_type)
-    drawn = sum(bool(human_drawings(sample)) for sample in dataset)
-    named = sum(bool(human_labels(sample)) for sample in dataset)
-    asked = options.label_type
-    boxes = asked == LABEL_TYPES[OBJECT_DETECTION] if asked is not None else drawn > named
+    boxes = labels_boxes(dataset, options.label_type)
     least = options.min_per_class
     if boxes:
         sketches = sketches_of(dataset.samples)

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,6 +25,7 @@ from engine.folders import VOC_FORMAT
 from engine.manifest import write_manifest
 from engine.outfolder import OutFolder
 from engine.samples import STATE_KEY, Label, Sample
+from engine.server.database import Database, DatasetRow, new_id
 from engine.sources import Sources, is_uri
 from engine.tasks.conditions import known_id
 from engine.voc import write_voc
@@ -38,6 +40,12 @@ def dataset_folder(home: Path, dataset_id: str) -> Path:
     return home / DATASETS / dataset_id
 
 
+def data_folder(row: DatasetRow) -> Path:
+    """The folder of the data that were registered: where relative paths of a request begin."""
+    data = Path(row.data)
+    return data if data.is_dir() else data.parent
+
+
 def register(home: Path, dataset_id: str, data: Path, *, format: str | None = None, map: Sequence[str] = ()) -> Dataset:
     """Read a data set and keep what it says as the first state of `dataset_id`. Raises InputError, OutputError."""
     dataset = read_samples(data, format=format, map=map)
@@ -50,6 +58,19 @@ def register(home: Path, dataset_id: str, data: Path, *, format: str | None = No
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return dataset
+
+
+def add_dataset(
+    database: Database, project_id: str, name: str, path: Path, format: str | None = None, map: Sequence[str] = ()
+) -> str:
+    """Register a data set; gives its id. Raises InputError for what is none, or a name that is taken."""
+    if any(each.name == name for each in database.datasets(project_id)):
+        raise InputError(f"data set {name!r}: the project {project_id!r} has one of this name")
+    dataset_id = new_id()
+    register(database.home, dataset_id, path, format=format, map=map)
+    row = DatasetRow(dataset_id, project_id, name, os.fspath(path.resolve()), tuple(map), time.time())
+    database.add_dataset(row)
+    return dataset_id
 
 
 def _anywhere(old: Sample, new: Sample, dataset: Dataset) -> Sample:

@@ -22,7 +22,7 @@ import orjson
 
 from engine.server.checks import Roots
 from engine.server.database import AT_WORK, OPEN, Database, TaskRow
-from engine.server.worker import ERROR, LANDED, OUT, is_held, task_folder
+from engine.server.worker import ERROR, LANDED, OUT, is_held, locked, task_folder
 from engine.tasks.runner import TASK_NAME, Status
 
 #: Times that a task is begun, where its worker and the server died.
@@ -152,17 +152,22 @@ class Queue:
         ):
             return
         folder = task_folder(self._database.home, row.task_id)
-        folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "engine.server.worker", os.fspath(self._database.home), row.task_id]
         try:
-            with (folder / _LOG).open("ab") as log:
-                self._processes[row.task_id] = subprocess.Popen(
+            lock = locked(folder)
+            if lock is None:  # another server has just begun it
+                return
+            with lock, (folder / _LOG).open("ab") as log:
+                process = subprocess.Popen(
                     [*command, *self._roots.folders],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
+                    pass_fds=[lock.fileno()],
                 )
+                self._processes[row.task_id] = process
+                lock.write(str(process.pid).encode())
         except OSError as error:
             self._fail(row.task_id, "OutputError", f"no worker could be started: {error}")
 

@@ -1,7 +1,7 @@
 """One task in a process of its own: `python -m engine.server.worker HOME TASK_ID`.
 
-It holds the lock of its folder for as long as it lives, so that a server that was started again knows whether it does,
-and no task is run twice at once. HOME/tasks/ID then holds out/, with task.json; error.json, where a task could not even
+It is given the lock of its folder, and has it for as long as it lives, so that a server that was started again knows
+whether it does, and no task is run twice at once. HOME/tasks/ID then holds out/, with task.json; error.json, where a task could not even
 begin; and landed, once the result is in the data set. SIGTERM stops it, as Ctrl-C does on the command line.
 """
 
@@ -11,11 +11,10 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from pathlib import Path
 from threading import Event
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import orjson
 
@@ -23,15 +22,15 @@ from engine.errors import EngineError, InputError, Stopped
 from engine.files import write_bytes
 from engine.models import Shelf
 from engine.server.checks import Roots
-from engine.server.database import Database, TaskRow
-from engine.server.datasets import Standing, land
+from engine.server.database import Database, ServiceRow, TaskRow, new_id
+from engine.server.datasets import Standing, data_folder, land
 from engine.server.problems import Problem
 from engine.tasks.catalog import run_request
 from engine.tasks.exporting import KIND as EXPORT
 from engine.tasks.exporting import Wanted, export_task, suggested_format
 from engine.tasks.request import parse_request
 from engine.tasks.runner import run
-from engine.tasks.schema import ExportParams
+from engine.tasks.schema import AUTO_DEPLOY, ExportParams
 
 TASKS: Final = "tasks"
 OUT: Final = "out"
@@ -42,31 +41,28 @@ LOCK: Final = "lock"
 DONE: Final = 0
 FAILED: Final = 1
 STOPPED: Final = 2
-BUSY: Final = 3
 
 
 def task_folder(home: Path, task_id: str) -> Path:
     return home / TASKS / task_id
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a task's folder; gives False where another process does."""
+def locked(folder: Path) -> IO[bytes] | None:
+    """The lock of a task's folder, taken, to be handed on to the worker: it is held until every process that has it
+    open has ended. None where somebody else holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
-        yield True
+    file = (folder / LOCK).open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    file.truncate(0)
+    return file
 
 
 def is_held(folder: Path) -> int | None:
-    """The process that works on a task: its id, 0 where it has not said it yet; None where nobody does."""
+    """The process that works on a task: its id, 0 where that is not written yet; None where nobody does."""
     try:
         with (folder / LOCK).open("rb") as file:
             try:
@@ -81,41 +77,52 @@ def is_held(folder: Path) -> int | None:
 def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
     """Do a task to its end, or until `stop` is set; the exit code."""
     folder = task_folder(home, task_id)
-    with held(folder) as mine:
-        if not mine:
-            return BUSY
-        database = Database(home)
-        row = database.task(task_id)
-        dataset = None if row is None else database.dataset(row.dataset_id)
-        database.close()
-        try:
-            if row is None or dataset is None:
-                raise InputError("the data set of this task is gone")
-            data = Standing(home).dataset(dataset.dataset_id, dataset.name, dataset.map)
-            again = row.attempts > 1
-            if row.kind == EXPORT:
-                run(export_of(row, data), folder / OUT, resume=again, stop=stop)
+    database = Database(home)
+    row = database.task(task_id)
+    dataset = None if row is None else database.dataset(row.dataset_id)
+    database.close()
+    try:
+        if row is None or dataset is None:
+            raise InputError("the data set of this task is gone")
+        data = Standing(home).dataset(dataset.dataset_id, dataset.name, dataset.map)
+        again = row.attempts > 1
+        if row.kind == EXPORT:
+            run(export_of(row, data), folder / OUT, resume=again, stop=stop)
+        else:
+            beside = data_folder(dataset)
+            run_request(
+                parse_request(row.body),
+                data,
+                folder / OUT,
+                resume=again,
+                stop=stop,
+                shelf=Shelf(home),
+                allowed=roots.with_folder(beside).allowed,
+                base=beside,
+            )
+            if row.kind == AUTO_DEPLOY:
+                _serve(home, row, folder / OUT)
             else:
-                beside = Path(dataset.data) if Path(dataset.data).is_dir() else Path(dataset.data).parent
-                run_request(
-                    parse_request(row.body),
-                    data,
-                    folder / OUT,
-                    resume=again,
-                    stop=stop,
-                    shelf=Shelf(home),
-                    allowed=roots.with_folder(beside).allowed,
-                    base=beside,
-                )
                 land(home, row.dataset_id, folder / OUT)
-            write_bytes(folder / LANDED, b"")
-        except (Stopped, KeyboardInterrupt):
-            return STOPPED
-        except (EngineError, Problem) as error:
-            told = error.body() if isinstance(error, Problem) else _told(error)
-            write_bytes(folder / ERROR, orjson.dumps(told))
-            return FAILED
+        write_bytes(folder / LANDED, b"")
+    except (Stopped, KeyboardInterrupt):
+        return STOPPED
+    except (EngineError, Problem) as error:
+        told = error.body() if isinstance(error, Problem) else _told(error)
+        write_bytes(folder / ERROR, orjson.dumps(told))
+        return FAILED
     return DONE
+
+
+def _serve(home: Path, row: TaskRow, out: Path) -> None:
+    """Remember the service that a task has written, once."""
+    database = Database(home)
+    if all(each.task_id != row.task_id for each in database.services()):
+        service = ServiceRow(
+            new_id(), row.project_id, row.dataset_id, row.task_id, {"folder": os.fspath(out.resolve())}, time.time()
+        )
+        database.add_service(service)
+    database.close()
 
 
 def export_of(row: TaskRow, data: Any) -> Any:

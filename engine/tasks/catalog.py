@@ -9,22 +9,18 @@ from threading import Event
 from typing import Any, Final
 
 from engine.dataset import RESULT_NAME, Dataset, inside_note, read_samples
-from engine.detect.sketches import human_drawings
-from engine.errors import UsageError
-from engine.label.targets import human_labels
 from engine.models import Shelf
-from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, OBJECT_DETECTION
 from engine.tasks.conditions import drawn_more
+from engine.tasks.deploying import deploying_task
 from engine.tasks.detecting import detecting_task
 from engine.tasks.exporting import SELECTING, WRITING, Wanted, export, format_for, work_folder
 from engine.tasks.grouping import grouping_task
 from engine.tasks.labeling import labeling_task
 from engine.tasks.parameters import read_parameters
 from engine.tasks.prelabeling import Chosen, prelabeling_task
-from engine.tasks.preparing import Allowed, prepared
-from engine.tasks.request import require_available
+from engine.tasks.preparing import Allowed, labels_boxes, named_model, prepared
 from engine.tasks.runner import Outcome, Reporter, Run, Task, run
-from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, ExportParams, TaskRequest
+from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, ExportParams, TaskRequest
 
 #: Below OUT, where a request asks for an export of its result.
 EXPORTS: Final = "export"
@@ -34,36 +30,21 @@ def auto_label_task(request: TaskRequest, dataset: Dataset) -> Task:
     """Auto labeling of what people labeled: images or boxes, by the parameter label_type, else by what more of them
     have. Raises UsageError or InputError for options that fail."""
     asked = read_parameters(request.config.parameters, request.task_type).label_type
-    if asked is None:
-        drawn = sum(bool(human_drawings(sample)) for sample in dataset)
-        named = sum(bool(human_labels(sample)) for sample in dataset)
-        asked = LABEL_TYPES[OBJECT_DETECTION if drawn > named else IMAGE_CLASSIFICATION]
-    task = detecting_task if asked == LABEL_TYPES[OBJECT_DETECTION] else labeling_task
+    task = detecting_task if labels_boxes(dataset, asked) else labeling_task
     return task(request, dataset)
 
 
 TASKS: Final[dict[str, Callable[[TaskRequest, Dataset, Shelf], Task]]] = {
     AUTO_GROUPING: lambda request, dataset, shelf: grouping_task(request, dataset),
     AUTO_LABEL: lambda request, dataset, shelf: auto_label_task(request, dataset),
-    PRE_LABEL: lambda request, dataset, shelf: prelabeling_task(request, dataset, chosen_model(request, shelf)),
+    PRE_LABEL: lambda request, dataset, shelf: prelabeling_task(request, dataset, chosen(request, shelf)),
+    AUTO_DEPLOY: deploying_task,
 }
 
 
-def chosen_model(request: TaskRequest, shelf: Shelf) -> Chosen:
-    """The imported model that a request names: by model_id, or by model_name and model_version, else by the only entry
-    of inf_config_list. Raises UsageError where none is named, InputError where it is not there."""
-    config = request.config
-    listed = [each.model_id for each in config.inf_config_list or () if each.model_id]
-    model_id = request.model_id or (listed[0] if len(listed) == 1 else None)
-    if model_id is None and config.model_name is None:
-        raise UsageError("model_id: must name the model that labels (or config.model_name does), got none")
-    found = shelf.get(model_id) if model_id is not None else shelf.find(str(config.model_name), config.model_version)
-    for name, wanted, got in (
-        ("model_name", config.model_name, found.model_name),
-        ("model_version", config.model_version, found.model_version),
-    ):
-        if wanted not in (None, got):
-            raise UsageError(f"config.{name}: must be that of the model {found.model_id}, {got!r}, got {wanted!r}")
+def chosen(request: TaskRequest, shelf: Shelf) -> Chosen:
+    """The imported model that a request names (see `named_model`)."""
+    found = named_model(request, shelf)
     return Chosen(found.path, found)
 
 
@@ -83,9 +64,7 @@ def run_request(
 ) -> dict[str, Any]:
     """Do what a request asks for; see `runner.run`. shelf: where models are found that it names; those of this machine
     by default. model: the folder of the one that is meant instead. allowed: refuses paths of the request that may not
-    be read. base: where its relative paths begin, by default at the data set. Raises UsageError for a task that is not
-    in this version."""
-    require_available(request.task_type)
+    be read. base: where its relative paths begin, by default at the data set."""
     shelf = shelf or Shelf()
     dataset = prepared(request, dataset, allowed=allowed, base=base)
     if model is not None:

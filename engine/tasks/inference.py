@@ -10,13 +10,20 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import orjson
+import torch
 from torch import Tensor
 
+from engine.detect.detector import BoxDetector
 from engine.detect.results import Detection
 from engine.files import atomic_writer
+from engine.images import MAX_PIXELS, Picture, decode_picture
+from engine.label.classifier import Classifier
 from engine.label.results import Labeling
+from engine.models import AnyModel, ForeignClassifier, ForeignDetector
+from engine.models.foreign import fitted, placed
 from engine.predictions import Boxes
 from engine.samples import Sample
+from engine.survey import resized
 
 INFERENCE_NAME: Final = "inference.jsonl"
 _DIGITS: Final = 6
@@ -42,6 +49,46 @@ def detection_answer(labels: Sequence[str], boxes: Boxes, given: Tensor | None =
         ],
         "detection_scores": [round(min(max(score, 0.0), 1.0), _DIGITS) for score in scores.double().tolist()],
     }
+
+
+def image_answer(
+    model: AnyModel, content: bytes, *, max_pixels: int = MAX_PIXELS
+) -> tuple[dict[str, Any], tuple[int, int], float | None]:
+    """The bytes of an image file -> the answer, width and height of the image, and the confidence of the least certain
+    label or box (None: nothing was found). Raises ImageError, InputError."""
+    if isinstance(model, BoxDetector):
+        pixels, picture = model.canvas.of(content, max_pixels)
+        (raw,) = model.raw(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+        scale = model.canvas.scale(picture.width, picture.height)
+        xyxy, classes, sure = model.boxes(raw.cpu(), scale, picture.width, picture.height)
+        given = sure >= torch.tensor(model.thresholds)[classes]
+        boxes = Boxes(xyxy[given], sure[given], classes[given])
+    else:
+        picture = decode_picture(content, max_pixels=max_pixels)
+        if isinstance(model, ForeignDetector):
+            place = placed(model.form.input, picture.width, picture.height)
+            seen = fitted(model.form.input, picture.rgb, place, picture.width, picture.height)
+            (found,) = model.boxes(seen[None], [place], [(picture.width, picture.height)])
+            likely = found.scores >= model.form.score_threshold
+            boxes = Boxes(found.xyxy[likely], found.scores[likely], found.classes[likely])
+        else:
+            return _of_classes(model, picture)
+    size = (picture.width, picture.height)
+    lowest = float(boxes.scores.min()) if len(boxes.scores) else None
+    return detection_answer(model.labels, boxes), size, lowest
+
+
+def _of_classes(
+    model: Classifier | ForeignClassifier, picture: Picture
+) -> tuple[dict[str, Any], tuple[int, int], float | None]:
+    if isinstance(model, ForeignClassifier):
+        given = model.form.input
+        place = placed(given, picture.width, picture.height)
+        seen = fitted(given, picture.rgb, place, picture.width, picture.height)
+    else:
+        seen = resized(picture.rgb, model.image_size)
+    said = model.probabilities(torch.from_numpy(seen).permute(2, 0, 1)[None])[0].cpu().numpy()
+    return classification_answer(model.labels, said), (picture.width, picture.height), float(said.max())
 
 
 def write_inference(path: Path, samples: Sequence[Sample], result: Labeling | Detection) -> None:

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.dataset import Dataset, read_samples
+from engine.detect.sketches import human_drawings
 from engine.errors import ImageError, InputError, UsageError
 from engine.label.results import ANNOTATED_BY
+from engine.label.targets import human_labels
+from engine.models import Shelf, Shelved
 from engine.samples import (
     HARD_REASONS_KEY,
     IMAGE_CLASSIFICATION,
@@ -54,6 +57,32 @@ def prepared(
         path = allowed(_path_of("train_data_path", config.train_data_path, dataset, base))
         dataset = with_guests(dataset, read_samples(path))
     return dataset
+
+
+def named_model(request: TaskRequest, shelf: Shelf) -> Shelved:
+    """The imported model that a request names: by model_id, or by model_name and model_version, else by the only entry
+    of inf_config_list. Raises UsageError where none is named, InputError where it is not there."""
+    config = request.config
+    listed = [each.model_id for each in config.inf_config_list or () if each.model_id]
+    model_id = request.model_id or (listed[0] if len(listed) == 1 else None)
+    if model_id is None and config.model_name is None:
+        raise UsageError("model_id: must name the model that labels (or config.model_name does), got none")
+    found = shelf.get(model_id) if model_id is not None else shelf.find(str(config.model_name), config.model_version)
+    for name, wanted, got in (
+        ("model_name", config.model_name, found.model_name),
+        ("model_version", config.model_version, found.model_version),
+    ):
+        if wanted not in (None, got):
+            raise UsageError(f"config.{name}: must be that of the model {found.model_id}, {got!r}, got {wanted!r}")
+    return found
+
+
+def labels_boxes(dataset: Dataset, label_type: int | None = None) -> bool:
+    """Whether boxes are to be learned, and not labels of images: what label_type says, else what more samples have."""
+    if label_type is not None:
+        return label_type == LABEL_TYPES[OBJECT_DETECTION]
+    drawn = sum(bool(human_drawings(sample)) for sample in dataset)
+    return drawn > sum(bool(human_labels(sample)) for sample in dataset)
 
 
 def _path_of(field: str, given: str, dataset: Dataset, base: Path | None) -> Path:

@@ -37,8 +37,6 @@ from engine.tasks.schema import (
 from engine.tasks.values import did_you_mean, message, shown
 
 TASK_TYPES: Final[tuple[str, ...]] = get_args(TaskType)
-#: The tasks that this version can run.
-AVAILABLE_TASKS: Final = frozenset({AUTO_GROUPING, AUTO_LABEL, PRE_LABEL})
 #: The integers that the service's answers, and old requests, use for a task.
 TYPE_NUMBERS: Final[dict[int, str]] = {0: AUTO_LABEL, 1: PRE_LABEL, 2: AUTO_GROUPING}
 
@@ -135,12 +133,6 @@ def request_body(task_type: str, options: Mapping[str, object]) -> dict[str, Any
     return body
 
 
-def require_available(task_type: str) -> None:
-    """Raise UsageError when this version cannot run the task yet."""
-    if task_type not in AVAILABLE_TASKS:
-        raise UsageError(f"{task_type}: not in this version yet, which runs {_listed(AVAILABLE_TASKS)}")
-
-
 def notices(request: TaskRequest) -> list[str]:
     """One line for each field that was given and will have no effect, and why."""
     fields = [*_changed(request), *(f"config.{name}" for name in _changed(request.config))]
@@ -159,8 +151,7 @@ def _why_ignored(path: str, task_type: str) -> str | None:
         return _OTHER_DATA[name]
     if task_type in tasks:
         return None
-    other = f"not to {task_type}" if tasks & AVAILABLE_TASKS else "not in this version yet"
-    return f"belongs to {_listed(tasks)}, {other}"
+    return f"belongs to {_listed(tasks)}, not to {task_type}"
 
 
 def _normal_form(body: RequestBody) -> tuple[dict[str, Any], list[str]]:

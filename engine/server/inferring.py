@@ -1,0 +1,265 @@
+"""A service that answers what is on an image: models in processes of their own, and what is kept of the requests.
+
+In: the folder that auto-deploy wrote (or that of one model), and the bytes of images. Out: the documented answers. A
+process that dies takes one request with it and is replaced; a disk that is full, or an image that is broken, stops
+nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from engine.errors import EngineError, ImageError, InputError
+from engine.files import write_bytes
+from engine.folders import VOC_FORMAT
+from engine.manifest import format_sample
+from engine.samples import (
+    HARD_REASONS_KEY,
+    IMAGE_CLASSIFICATION,
+    OBJECT_DETECTION,
+    Drawing,
+    Label,
+    Sample,
+    Shape,
+)
+from engine.tasks.deploying import ServedModel, ServicePlan
+from engine.voc import format_voc
+
+COLLECTED: Final = "collected.manifest"
+ANNOTATED_BY: Final = "modelarts/inference"
+#: Bytes of an image at most.
+MOST_IMAGE: Final = 64 * 2**20
+_LOW_CONFIDENCE: Final = 1  # the reason of a hard example
+_NOTHING_FOUND: Final = 0
+
+_log = logging.getLogger("labelengine.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a model said. answer: in the documented form. size: width and height of the image. confidence: of the least
+    certain label or box; None where nothing was found."""
+
+    answer: dict[str, Any]
+    size: tuple[int, int]
+    confidence: float | None
+
+
+class Service:
+    """The models of a service, ready to answer. folder: where it keeps things that no output_dir was named for."""
+
+    def __init__(self, service_id: str, plan: ServicePlan, folder: Path) -> None:
+        self.service_id = service_id
+        self.plan = plan
+        self._owed = [0] * len(plan.models)
+        self._lock = threading.Lock()
+        self._pools: dict[int, ProcessPoolExecutor] = {}
+        output = Path(plan.output_dir) if plan.output_dir else folder / "collected"
+        results = plan.infer_result_output_dir
+        self._collector = _Collector(
+            plan,
+            output if plan.collect_sample else None,
+            Path(results) if results else output / f"{service_id}-infer-result" if plan.collect_sample else None,
+        )
+
+    def answer(self, content: bytes) -> dict[str, Any]:
+        """What the next model says of an image, in the documented form. Raises ImageError for what is no image,
+        InputError for a model that fails."""
+        number = self._next()
+        try:
+            found = self._pool(number).submit(_look, content).result()
+        except BrokenProcessPool:
+            self._replace(number)
+            found = self._pool(number).submit(_look, content).result()  # once more: it may not have been this image
+        if isinstance(found, ImageError):
+            raise found
+        if isinstance(found, EngineError):
+            raise InputError(str(found))
+        self._collector.keep(content, found, self.plan.models[number])
+        return found.answer
+
+    def close(self) -> None:
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list((pool._processes or {}).values()):
+                process.terminate()
+
+    def _next(self) -> int:
+        """Which model answers: each gets its share of the traffic, evenly spread and without chance."""
+        with self._lock:
+            for at, model in enumerate(self.plan.models):
+                self._owed[at] += model.weight
+            number = max(range(len(self._owed)), key=lambda at: self._owed[at])
+            self._owed[number] -= 100
+            return number
+
+    def _pool(self, number: int) -> ProcessPoolExecutor:
+        with self._lock:
+            if number not in self._pools:
+                model = self.plan.models[number]
+                total = sum(each.instance_count for each in self.plan.models)
+                threads = max(1, (os.cpu_count() or 1) // total)
+                self._pools[number] = ProcessPoolExecutor(
+                    model.instance_count,
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=_load,
+                    initargs=(os.fspath(model.path), threads, dict(model.envs)),
+                )
+            return self._pools[number]
+
+    def _replace(self, number: int) -> None:
+        _log.warning("service %s: a process of model %s died, and is replaced", self.service_id, number + 1)
+        with self._lock:
+            pool = self._pools.pop(number, None)
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+# ---- In the processes. ----
+
+_loaded: list[Any] = []
+
+
+def _load(folder: str, threads: int, envs: Mapping[str, str]) -> None:
+    os.environ.update(envs)
+    import torch
+
+    from engine.models import load_any
+
+    torch.set_num_threads(threads)
+    _loaded[:] = [load_any(Path(folder))]
+
+
+def _look(content: bytes) -> Answered | EngineError:
+    from engine.tasks.inference import image_answer
+
+    try:
+        return Answered(*image_answer(_loaded[0], content))
+    except EngineError as error:
+        return error
+
+
+# ---- What is kept. ----
+
+
+class _Collector:
+    """Images and answers of requests, as a manifest in a folder: a line is written whole, after its files."""
+
+    def __init__(self, plan: ServicePlan, output: Path | None, results: Path | None) -> None:
+        self._plan = plan
+        self._output = output
+        self._results = results
+        self._lock = threading.Lock()
+        self._failed = False
+
+    def keep(self, content: bytes, found: Answered, model: ServedModel) -> None:
+        """Never raises: what cannot be kept is said in the log."""
+        if self._output is None and self._results is None:
+            return
+        try:
+            self._keep(content, found, model)
+            self._failed = False
+        except (OSError, EngineError) as error:
+            if not self._failed:
+                _log.warning("requests are answered, but cannot be kept: %s", error)
+            self._failed = True
+
+    def _keep(self, content: bytes, found: Answered, model: ServedModel) -> None:
+        name = hashlib.sha256(content).hexdigest()[:32]
+        said = {**found.answer, "model_id": model.model_id, "time": datetime.now().isoformat(timespec="milliseconds")}
+        if self._results is not None:
+            self._results.mkdir(parents=True, exist_ok=True)
+            write_bytes(self._results / f"{name}.json", orjson.dumps(said, option=orjson.OPT_INDENT_2))
+        if self._output is None:
+            return
+        image = f"images/{name}{_extension(content)}"
+        for folder in ("images", "annotations"):
+            (self._output / folder).mkdir(parents=True, exist_ok=True)
+        if not (self._output / image).is_file():
+            write_bytes(self._output / image, content)
+        sample = _as_sample(image, name, found, self._plan, self._results, self._output)
+        if "detection_boxes" in found.answer:
+            drawing = sample.labels[0].drawing
+            assert drawing is not None
+            write_bytes(self._output / f"annotations/{name}.xml", format_voc(drawing))
+        line = format_sample(sample)
+        with self._lock, (self._output / COLLECTED).open("ab") as file:
+            file.write(line)
+
+
+def _as_sample(image: str, name: str, found: Answered, plan: ServicePlan, results: Path | None, output: Path) -> Sample:
+    answer, sure = found.answer, found.confidence
+    coefficient = round(1.0 - (sure or 0.0), 6)
+    low, high = plan.confidence_scope
+    hard = coefficient >= plan.hard_from and low <= (sure or 0.0) <= high
+    reasons = [_NOTHING_FOUND if sure is None else _LOW_CONFIDENCE] if hard else []
+    if "detection_boxes" in answer:
+        labels = (_boxes(answer, name, found.size),)
+    else:
+        confidence = float(answer["scores"][0][1])
+        labels = (
+            Label(
+                type=IMAGE_CLASSIFICATION,
+                name=answer["predicted_label"],
+                annotated_by=ANNOTATED_BY,
+                creation_time=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+                confidence=confidence,
+                hard=hard,
+                hard_coefficient=coefficient,
+            ),
+        )
+    where = None if results is None else os.path.relpath(results / f"{name}.json", output)
+    return Sample(
+        image,
+        labels,
+        usage="INFERENCE",
+        hard=hard,
+        hard_coefficient=coefficient,
+        property={HARD_REASONS_KEY: reasons} if reasons else {},
+        inference_loc=where,
+    )
+
+
+def _boxes(answer: Mapping[str, Any], name: str, size: tuple[int, int]) -> Label:
+    shapes = [
+        Shape(of, "bndbox", ((x1, y1), (x2, y2)), confidence=score)
+        for of, (y1, x1, y2, x2), score in zip(
+            answer["detection_classes"], answer["detection_boxes"], answer["detection_scores"], strict=True
+        )
+    ]
+    return Label(
+        type=OBJECT_DETECTION,
+        annotated_by=ANNOTATED_BY,
+        creation_time=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        drawing=Drawing(tuple(shapes), (*size, 3)),
+        annotation_loc=f"annotations/{name}.xml",
+        annotation_format=VOC_FORMAT,
+    )
+
+
+def _extension(content: bytes) -> str:
+    known = ((b"\x89PNG", ".png"), (b"BM", ".bmp"), (b"GIF8", ".gif"), (b"RIFF", ".webp"), (b"II*\0", ".tif"))
+    return next((extension for start, extension in known if content.startswith(start)), ".jpg")
+
+
+def closed(services: Mapping[str, Service]) -> None:
+    """Close them all; one that fails keeps no other from it."""
+    for service in services.values():
+        with suppress(Exception):
+            service.close()

@@ -1,0 +1,608 @@
+"""The task API over HTTP: a real server on a real port, and clients that do as they should, and as they should not."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from conftest import draw, painted
+from foreign_models import onnx_colors
+from test_prelabeling import colored
+
+from engine.cli import main
+from engine.dataset import read_samples
+from engine.errors import InputError
+from engine.manifest import read_manifest, write_manifest
+from engine.models import Shelf
+from engine.samples import IMAGE_CLASSIFICATION, Label
+from engine.server.app import create_app, create_service_app
+from engine.server.checks import Roots
+from engine.server.database import Database
+from engine.server.datasets import add_dataset, change, land
+from engine.server.queue import Queue
+from engine.server.worker import task_folder
+from engine.tasks.runner import Status
+
+LEARNING = [
+    {"label": name, "value": value}
+    for name, value in (("steps", 8), ("networks", 2), ("image_size", 16), ("precision", "float32"))
+]
+FAST = {"task_type": "auto-label", "config": {"algorithm_type": "fast", "parameters": LEARNING}}
+#: A task that would take minutes.
+SLOW = {
+    "task_type": "auto-label",
+    "config": {
+        "algorithm_type": "fast",
+        "parameters": [{**each, "value": 100_000} if each["label"] == "steps" else each for each in LEARNING],
+    },
+}
+GROUPING = {"task_type": "auto-grouping", "config": {"n_clusters": 2, "image_brightness": True, "property": "light"}}
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The address at which an app answers."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+class Client:
+    """A client of one project, and the data set that it works with."""
+
+    def __init__(self, address: str, token: str | None, project: str = "p1") -> None:
+        headers = {} if token is None else {"X-Auth-Token": token}
+        self.http = httpx.Client(base_url=address, headers=headers, timeout=60)
+        self.project = project
+        self.dataset_id = ""
+
+    @property
+    def base(self) -> str:
+        return f"/v2/{self.project}/datasets/{self.dataset_id}"
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        return self.http.get(path, params=params)
+
+    def post(self, path: str, body: Any = None) -> httpx.Response:
+        return self.http.post(path, json=body)
+
+    def register(self, name: str, data: Path) -> str:
+        answer = self.post(f"/v2/{self.project}/datasets", {"dataset_name": name, "data_path": str(data)})
+        assert answer.status_code == 201, answer.text
+        self.dataset_id = answer.json()["dataset_id"]
+        return self.dataset_id
+
+    def start(self, body: Any) -> str:
+        answer = self.post(f"{self.base}/tasks", body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["task_id"])
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.get(f"{self.base}/tasks/{task_id}").json()
+        return answer
+
+    def ended(self, task_id: str, seconds: float = 90) -> dict[str, Any]:
+        return self.until(task_id, {Status.FAILED, Status.SUCCEEDED, Status.STOPPED}, seconds)
+
+    def until(self, task_id: str, statuses: set[Status], seconds: float = 90) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
+        while (found := self.task(task_id))["status"] not in statuses:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+        return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="module")
+def address(place: Path) -> Iterator[str]:
+    with served(create_app(place / "home", roots=[place], workers=2)) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def token(place: Path, address: str) -> str:
+    database = Database(place / "home")
+    made = database.add_token("p1", "anna")
+    database.close()
+    return made
+
+
+@pytest.fixture
+def client(address: str, token: str, place: Path) -> Client:
+    """A client with a data set of its own: 27 images, of which 18 are labeled."""
+    found = Client(address, token)
+    name = f"data-{uuid.uuid4().hex[:12]}"
+    dataset = painted(place / name)
+    write_manifest(place / name / "few.manifest", dataset.samples)
+    found.register(name, place / name / "few.manifest")
+    return found
+
+
+def problem(answer: httpx.Response, status: int, code: str, words: str = "") -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error_code"] == code and words in answer.json()["error_msg"], answer.text
+    assert set(answer.json()) == {"error_code", "error_msg"}
+
+
+def test_the_whole_story(client: Client, place: Path) -> None:
+    """Group, label, look, confirm, export, deploy, ask: over HTTP alone."""
+    told = client.get(client.base).json()
+    assert (told["total_sample_count"], told["annotated_sample_count"]) == (27, 18)
+    grouped = client.ended(client.start(GROUPING))
+    assert grouped["status"] == 3 and grouped["type"] == 2 and grouped["result"]["n_clusters"] == 2
+    asked = json.dumps({"metadata": {"props": {"light": None}}})
+    assert client.get(f"{client.base}/data-annotations/samples", search_conditions=asked).json()["sample_count"] == 9
+
+    labeled = client.ended(client.start(FAST))
+    assert labeled["status"] == 3 and labeled["progress"] == 100.0 and labeled["message"] == "succeeded"
+    assert labeled["result"]["annotated_sample_count"] == 9 and labeled["config"]["algorithm_type"] == "fast"
+    page = client.get(f"{client.base}/tasks/{labeled['task_id']}/files/report.html")
+    assert page.status_code == 200 and "Review first" in page.text
+    found = client.get(f"{client.base}/auto-annotations/samples", order="asc", limit=100).json()
+    scores = [sample["labels"][0]["score"] for sample in found["samples"]]
+    assert found["sample_count"] == 9 and scores == sorted(scores)
+    assert all("light" in sample["metadata"] for sample in found["samples"])  # what was found out before stays
+
+    first, second = (sample["sample_id"] for sample in found["samples"][:2])
+    body = {"labels": {first: ["ring"]}, "samples": [second], "by": "anna"}
+    done = client.post(f"{client.base}/auto-annotations/samples", body).json()
+    assert done["unconfirmed_count"] == 7 and done["confirmed_count"] + done["corrected_count"] == 2
+    corrected = client.get(f"{client.base}/data-annotations/samples/{first}").json()
+    assert corrected["labels"][0]["name"] == "ring" and corrected["labels"][0]["annotated_by"] == "human"
+    assert "score" not in corrected["labels"][0] and corrected["sample_status"] == "MANUAL_ANNOTATION"
+    assert client.post(f"{client.base}/auto-annotations/samples", {"all": True}).json()["unconfirmed_count"] == 0
+
+    export = client.post(f"{client.base}/export-tasks", {"to": "tree", "export_params": {"sample_state": "ALL"}})
+    exported = client.ended(export.json()["task_id"])
+    assert exported["result"]["exported_sample_count"] == 27
+    task = {"task_type": "auto-deploy", "config": {"model_name": "shapes", "parameters": LEARNING}}
+    deployed = client.ended(client.start(task))
+    assert deployed["status"] == 3, deployed
+    service_id = deployed["resource_id"]
+    assert Shelf(place / "home").find("shapes").model_id == deployed["result"]["model_id"]
+    models = client.get("/v2/p1/models").json()
+    assert "shapes" in [model["model_name"] for model in models["models"]]
+
+    image = Path(read_samples(place / "home" / "datasets" / client.dataset_id / "current.manifest")[0].source)
+    answers = [
+        client.http.post(f"/v1/infers/{service_id}", files={"images": image.open("rb")}),
+        client.http.post(f"/v1/infers/{service_id}", json={"image": base64.b64encode(image.read_bytes()).decode()}),
+        client.http.post(f"/v1/infers/{service_id}", content=image.read_bytes(), headers={"content-type": "image/png"}),
+    ]
+    assert all(answer.status_code == 200 for answer in answers), [answer.text for answer in answers]
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    assert answers[0].json()["predicted_label"] == answers[0].json()["scores"][0][0]
+    listed = client.get("/v1/p1/services").json()
+    assert service_id in [service["service_id"] for service in listed["services"]]
+    kept = list(read_manifest(place / "home" / "services" / service_id / "collected" / "collected.manifest"))
+    assert len(kept) == 3 and kept[0].usage == "INFERENCE" and kept[0].labels[0].annotated_by == "modelarts/inference"
+    assert client.http.delete(f"/v1/p1/services/{service_id}").status_code == 204
+    problem(client.http.post(f"/v1/infers/{service_id}", content=b"x"), 404, "LE.4043")
+
+
+def test_who_may_do_what(client: Client, address: str, place: Path) -> None:
+    database = Database(place / "home")
+    other = Client(address, database.add_token("p2"), "p2")
+    database.close()
+    problem(httpx.get(f"{address}/v2/p1/datasets"), 401, "LE.4010")
+    problem(Client(address, "guess").get("/v2/p1/datasets"), 401, "LE.4010")
+    problem(other.get("/v2/p1/datasets"), 403, "LE.4030")
+    problem(other.get(f"/v2/p2/datasets/{client.dataset_id}"), 404, "LE.4040")
+    assert other.get("/v2/p2/datasets").json() == {"total_number": 0, "datasets": []}
+    assert b"guess" not in (place / "home" / "labelengine.db").read_bytes()
+
+
+def test_tasks_of_a_data_set_wait_for_each_other(client: Client) -> None:
+    slow = client.start(SLOW)
+    quick = client.start(GROUPING)
+    problem(client.post(f"{client.base}/tasks", SLOW), 400, "LE.4005", slow)
+    client.until(slow, {Status.RUNNING})
+    assert client.task(quick)["status"] == -1 and client.task(quick)["message"] == "queuing"
+    listed = client.get(f"{client.base}/tasks").json()
+    assert [task["task_id"] for task in listed["tasks"]] == [slow] and listed["exist_running_deploy_task"] is False
+    assert client.get(f"{client.base}/tasks", type=2).json()["total_count"] == 1
+    assert client.get(f"{client.base}/tasks", type=2, task_name="nothing").json()["total_count"] == 0
+    began = time.monotonic()
+    answer = client.post(f"{client.base}/tasks/{slow}/stop")
+    assert answer.status_code == 204 and answer.content == b""
+    assert client.ended(slow)["status"] == 5 and time.monotonic() - began < 5
+    problem(client.post(f"{client.base}/tasks/{slow}/stop"), 400, "LE.4006")
+    assert client.ended(quick)["status"] == 3
+
+
+def test_a_task_that_waits_is_stopped_at_once(client: Client) -> None:
+    first, second = client.start(SLOW), client.start(GROUPING)
+    assert client.post(f"{client.base}/tasks/{second}/stop").status_code == 204
+    assert client.task(second)["status"] == 5
+    client.post(f"{client.base}/tasks/{first}/stop")
+    client.ended(first)
+
+
+def test_a_worker_that_dies_ends_its_task_alone(client: Client, place: Path) -> None:
+    slow = client.start(SLOW)
+    client.until(slow, {Status.RUNNING})
+    pid = int((task_folder(place / "home", slow) / "lock").read_text())
+    os.killpg(pid, signal.SIGKILL)
+    dead = client.ended(slow)
+    assert dead["status"] == 2 and dead["error_code"] == "WorkerDied" and "run out of memory" in dead["error_msg"]
+    assert client.ended(client.start(GROUPING))["status"] == 3
+
+
+def test_what_fails_says_why(client: Client) -> None:
+    body = {**GROUPING, "config": {**GROUPING["config"], "parameters": [{"label": "device", "value": "cuda:99"}]}}
+    failed = client.ended(client.start(body))
+    assert failed["status"] == 2 and failed["error_msg"] and failed["result"] == {}
+
+
+def test_samples_are_changed_and_found(client: Client) -> None:
+    every = client.get(f"{client.base}/data-annotations/samples", limit=100).json()
+    assert every["sample_count"] == 27 and len({sample["sample_id"] for sample in every["samples"]}) == 27
+    first, last = every["samples"][0]["sample_id"], every["samples"][26]["sample_id"]
+    states = {"@labelengine:sample_state": "ACCEPTED"}
+    body = {
+        "samples": [
+            {"sample_id": first, "metadata": {**states, "weather": "sun"}, "sample_usage": "EVAL"},
+            {"sample_id": last, "labels": [{"name": "ring", "type": 0}]},
+        ]
+    }
+    answer = client.http.put(f"{client.base}/data-annotations/samples", json=body)
+    assert answer.status_code == 200 and answer.json()["success"] is True
+    accepted = client.get(f"{client.base}/data-annotations/samples", sample_state="__ACCEPTED__").json()
+    assert [sample["sample_id"] for sample in accepted["samples"]] == [first]
+    assert accepted["samples"][0]["labels"][0]["name"] == "lying"  # labels that were not given stay
+    assert accepted["samples"][0]["sample_usage"] == "EVAL" and accepted["samples"][0]["metadata"]["weather"] == "sun"
+    assert client.get(f"{client.base}/data-annotations/samples", sample_state="NONE").json()["sample_count"] == 8
+    body = {"samples": [{"sample_id": last, "labels": []}]}
+    client.http.put(f"{client.base}/data-annotations/samples", json=body)
+    assert client.get(f"{client.base}/data-annotations/samples", sample_state="NONE").json()["sample_count"] == 9
+    problem(client.http.put(f"{client.base}/data-annotations/samples", json={"samples": [{}]}), 404, "LE.4042")
+    problem(client.get(f"{client.base}/data-annotations/samples/nobody"), 404, "LE.4042")
+    two = client.get(f"{client.base}/data-annotations/samples", limit=2, offset=26).json()
+    assert two["sample_count"] == 27 and [sample["sample_id"] for sample in two["samples"]] == [last]
+
+
+def test_filters_of_automatic_labels(client: Client, place: Path) -> None:
+    """Scores between bounds, by label and type, conditions joined by AND."""
+
+    def guessed(dataset: Any) -> list[Any]:
+        return [
+            sample
+            if number < 18
+            else replace(
+                sample,
+                labels=(
+                    Label(
+                        type=IMAGE_CLASSIFICATION,
+                        name="ring" if number % 2 else "lying",
+                        annotated_by="modelarts/active-learning",
+                        confidence=(number - 17) / 10,
+                    ),
+                ),
+            )
+            for number, sample in enumerate(dataset)
+        ]
+
+    change(place / "home", client.dataset_id, guessed)
+
+    def scores(**params: Any) -> list[float]:
+        found = client.get(f"{client.base}/auto-annotations/samples", limit=100, **params).json()
+        return [sample["labels"][0]["score"] for sample in found["samples"]]
+
+    assert scores() == [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    assert scores(order="asc", low_score=0.25, high_score=0.6) == [0.3, 0.4, 0.5, 0.6]
+    assert scores(label_name="ring") == [0.8, 0.6, 0.4, 0.2] and scores(label_name="none") == []
+    assert len(scores(label_type=0)) == 9 and scores(label_type=1) == []
+    both = json.dumps([{"score": ">0.3"}, {"label_list": {"labels": [{"name": "lying"}]}}])
+    assert scores(search_conditions=both) == [0.9, 0.7, 0.5]
+    problem(client.get(f"{client.base}/auto-annotations/samples", low_score=2), 400, "LE.4000", "low_score")
+    problem(client.get(f"{client.base}/auto-annotations/samples", limit=101), 400, "LE.4000", "limit")
+    problem(client.get(f"{client.base}/auto-annotations/samples", search_conditions="{"), 400, "LE.4000", "JSON")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        (b"{", "LE.4000", "not JSON"),
+        (b"[]", "LE.4000", "object"),
+        (b'{"task_type": "auto-fly"}', "LE.4000", "task_type"),
+        (b'{"task_type": "auto-label", "colour": 1}', "LE.4000", "colour: unknown field"),
+        (b'{"task_type": "auto-grouping", "config": {"n_clusters": 1e30}}', "LE.4000", "n_clusters"),
+        (b'{"task_type": "auto-grouping", "config": {"n_clusters": 150}}', "LE.4004", "got 150 for 9"),
+        (b'{"task_type": "pre-label", "model_id": "../../etc"}', "LE.4000", ""),
+        (b'{"task_type": "auto-label", "config": {"manifest_path": "/etc/passwd"}}', "LE.4008", "must lie in a folder"),
+        (b'{"task_type": "auto-label", "config": {"train_data_path": "../../.."}}', "LE.4008", "must lie in a folder"),
+        (b'{"task_type": "auto-label", "config": {"annotation_output": "/tmp"}}', "LE.4000", "below OUT"),
+        (b'{"task_type": "auto-label", "config": {"key_sample_output": "../x"}}', "LE.4000", "below OUT"),
+        (
+            b'{"task_type":"auto-grouping","config":{"parameters":[{"label":"encoder","value":"resnet18"},'
+            b'{"label":"weights","value":"/etc/passwd"}]}}',
+            "LE.4008",
+            "must lie in a folder",
+        ),
+        (
+            b'{"task_type":"auto-grouping","config":{"export_params":{"export_new_dataset_work_path":"/tmp"}}}',
+            "LE.4000",
+            "below OUT",
+        ),
+        (b'{"task_type":"auto-deploy","config":{"output_dir":"/etc/labelengine"}}', "LE.4008", "must lie in a folder"),
+    ],
+)
+def test_requests_that_cannot_be_meant(client: Client, body: bytes, code: str, words: str) -> None:
+    answer = client.http.post(f"{client.base}/tasks", content=body)
+    problem(answer, 400, code, words)
+    assert client.get(f"{client.base}/tasks", type=2).json()["total_count"] == 0
+
+
+def test_rules_of_auto_labeling(address: str, token: str, place: Path) -> None:
+    client = Client(address, token)
+    dataset = painted(place / "rules")
+    write_manifest(place / "rules" / "none.manifest", [replace(sample, labels=()) for sample in dataset])
+    client.register("rules-none", place / "rules" / "none.manifest")
+    problem(client.post(f"{client.base}/tasks", FAST), 400, "LE.4001", "at least 2 labels")
+    write_manifest(place / "rules" / "few.manifest", dataset.samples[:6] + dataset.samples[18:])
+    client.register("rules-few", place / "rules" / "few.manifest")
+    problem(client.post(f"{client.base}/tasks", FAST), 400, "LE.4002", "on at least 5")
+    write_manifest(place / "rules" / "all.manifest", dataset.samples[:18])
+    client.register("rules-all", place / "rules" / "all.manifest")
+    problem(client.post(f"{client.base}/tasks", FAST), 400, "LE.4003", "nothing to label")
+    problem(client.post(f"{client.base}/tasks", GROUPING), 400, "LE.4003", "unlabeled")
+
+
+def test_data_sets(client: Client, place: Path) -> None:
+    base = "/v2/p1/datasets"
+    problem(client.post(base, {"dataset_name": "etc", "data_path": "/etc"}), 400, "LE.4008")
+    problem(client.post(base, {"dataset_name": "up", "data_path": f"{place}/../.."}), 400, "LE.4008")
+    problem(client.post(base, {"dataset_name": "zero", "data_path": f"{place}/a\0b"}), 400, "LE.4000")
+    problem(client.post(base, {"dataset_name": "no", "data_path": f"{place}/nothing"}), 400, "LE.4000", "no such file")
+    problem(client.post(base, {"dataset_name": "a/b", "data_path": str(place)}), 400, "LE.4000", "dataset_name")
+    problem(client.post(base, {"data_path": str(place)}), 400, "LE.4000", "dataset_name")
+    problem(client.post(base, {"dataset_name": "x", "data_path": "y", "colour": 1}), 400, "LE.4000", "colour")
+    escape = {"dataset_name": "m", "data_path": str(place), "map": ["s3://b/=/etc/"]}
+    problem(client.post(base, escape), 400, "LE.4008")
+    name = client.get(client.base).json()["dataset_name"]
+    problem(client.post(base, {"dataset_name": name, "data_path": str(place)}), 400, "LE.4007")
+    (place / "leak").symlink_to("/etc")
+    problem(client.post(base, {"dataset_name": "leak", "data_path": f"{place}/leak"}), 400, "LE.4008")
+    for strange in ("'; DROP TABLE datasets; --", "$(touch x)", "..", "%2e%2e%2f", "\u202e"):
+        assert client.get(f"{base}/{strange}").status_code in (404, 405, 307, 200)
+    slow = client.start(SLOW)
+    client.until(slow, {Status.RUNNING})
+    assert client.http.delete(client.base).status_code == 204
+    problem(client.get(client.base), 404, "LE.4040")
+    problem(client.get(f"{client.base}/tasks/{slow}"), 404, "LE.4040")
+    database = Database(place / "home")
+    deadline = time.monotonic() + 10
+    while (row := database.task(slow)) is not None and row.status != Status.STOPPED:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    database.close()
+    client.register(name, place)  # the name is free again
+
+
+def test_places_that_are_none(client: Client, address: str) -> None:
+    problem(client.get("/v2/p1"), 404, "LE.4044")
+    problem(client.get(f"{client.base}/tasks/nobody"), 404, "LE.4041")
+    problem(client.post(f"{client.base}/tasks/nobody/stop"), 404, "LE.4041")
+    problem(client.get("/v2/p%2F1/datasets"), 404, "LE.4044")
+    assert client.http.put("/v2/p1/datasets", json={}).status_code == 405
+    done = client.ended(client.start(GROUPING))["task_id"]
+    for path in ("..%2Ferror.json", "..%2F..%2F..%2Flabelengine.db", "%2Fetc%2Fpasswd", "nothing", "a%00b"):
+        problem(client.http.get(f"{client.base}/tasks/{done}/files/{path}"), 404, "LE.4044")
+
+
+def test_bodies_that_are_too_large(address: str, token: str) -> None:
+    headers = {"X-Auth-Token": token, "content-type": "application/json"}
+    with httpx.Client(base_url=address, headers=headers) as http:
+        answer = http.post("/v2/p1/datasets", content=b" " * (33 * 2**20))
+        problem(answer, 413, "LE.4130")
+        answer = http.post("/v2/p1/datasets", content=(b"x" for _ in range(3)))
+        problem(answer, 413, "LE.4130", "Content-Length")
+
+
+# ---- What a server leaves behind. ----
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def queued(home: Path, tmp_path: Path, body: dict[str, Any], name: str = "few") -> tuple[Database, str]:
+    """A database with one data set and one task in the queue."""
+    dataset = painted(tmp_path / name)
+    write_manifest(tmp_path / name / "few.manifest", dataset.samples)
+    database = Database(home)
+    dataset_id = add_dataset(database, "p1", name, tmp_path / name / "few.manifest")
+    return database, database.add_task("p1", dataset_id, body["task_type"], name, body)
+
+
+def wait_for(database: Database, task_id: str, *statuses: Status, seconds: float = 60) -> Status:
+    deadline = time.monotonic() + seconds
+    while (row := database.task(task_id)) is not None and row.status not in statuses:
+        assert time.monotonic() < deadline, row
+        time.sleep(0.02)
+    assert row is not None
+    return row.status
+
+
+def test_a_worker_outlives_its_server_and_is_taken_over(home: Path, tmp_path: Path) -> None:
+    database, task_id = queued(home, tmp_path, FAST)
+    first = Queue(database, Roots([tmp_path]))
+    first.__enter__()
+    wait_for(database, task_id, Status.INITIALIZING, Status.RUNNING)
+    first._closed.set()  # the thread ends, as if the process had been killed: nobody asks the worker to stop
+    first._thread.join()
+    with Queue(database, Roots([tmp_path])):
+        assert wait_for(database, task_id, Status.SUCCEEDED, Status.FAILED) == Status.SUCCEEDED
+    row = database.task(task_id)
+    assert row is not None and row.attempts == 1  # it was not begun again
+    first._processes[task_id].wait()
+
+
+def test_a_task_whose_worker_died_with_the_server_goes_on(home: Path, tmp_path: Path) -> None:
+    database, task_id = queued(home, tmp_path, FAST)
+    first = Queue(database, Roots([tmp_path]))
+    first.__enter__()
+    wait_for(database, task_id, Status.RUNNING)
+    first._closed.set()
+    first._thread.join()
+    os.killpg(first._processes[task_id].pid, signal.SIGKILL)
+    first._processes[task_id].wait()
+    with Queue(database, Roots([tmp_path])):
+        assert wait_for(database, task_id, Status.SUCCEEDED, Status.FAILED) == Status.SUCCEEDED
+    row = database.task(task_id)
+    assert row is not None and row.attempts == 2
+
+
+def test_closing_keeps_what_can_go_on(home: Path, tmp_path: Path) -> None:
+    database, task_id = queued(home, tmp_path, SLOW)
+    with Queue(database, Roots([tmp_path])):
+        wait_for(database, task_id, Status.RUNNING)
+    row = database.task(task_id)
+    assert row is not None and row.status == Status.QUEUING and row.ended is None
+    assert (task_folder(home, task_id) / "out" / "task.json").is_file()
+
+
+def test_a_task_is_not_begun_for_ever(home: Path, tmp_path: Path) -> None:
+    database, task_id = queued(home, tmp_path, SLOW)
+    database.move(task_id, [Status.QUEUING], Status.RUNNING, attempts=3)
+    with Queue(database, Roots([tmp_path])):
+        assert wait_for(database, task_id, Status.FAILED, Status.SUCCEEDED) == Status.FAILED
+
+
+def test_landing_twice_is_landing_once_and_people_go_first(home: Path, tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "data")
+    write_manifest(tmp_path / "data" / "colors.manifest", dataset.samples)
+    database = Database(home)
+    dataset_id = add_dataset(database, "p1", "colors", tmp_path / "data" / "colors.manifest")
+    current = home / "datasets" / dataset_id / "current.manifest"
+    out = tmp_path / "out"
+    assert main(["prelabel", str(current), "--model", str(onnx_colors(tmp_path / "rgb")), "--out", str(out)]) == 0
+
+    def said(samples: Any) -> list[Any]:
+        mine = Label(type=IMAGE_CLASSIFICATION, name="mine")
+        return [replace(each, labels=(mine,)) if number == 20 else each for number, each in enumerate(samples)]
+
+    change(home, dataset_id, said)  # a person has labeled an image while the task ran
+    assert land(home, dataset_id, out) == 17
+    once = current.read_bytes()
+    assert land(home, dataset_id, out) == 0 and current.read_bytes() == once
+    landed = read_samples(current)
+    assert landed[20].labels[0].name == "mine" and not landed[21].labels[0].by_human
+    with pytest.raises(InputError, match="has one of this name"):
+        add_dataset(database, "p1", "colors", tmp_path / "data" / "colors.manifest")
+    assert len(list((home / "datasets").iterdir())) == 1
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = ["--home", str(tmp_path / "home")]
+    draw(tmp_path / "data" / "a.png")
+    assert main(["dataset", "add", "pets", str(tmp_path / "data"), *home]) == 0
+    dataset_id = capsys.readouterr().out.strip()
+    assert main(["dataset", "list", *home]) == 0
+    assert capsys.readouterr().out.split()[:3] == [dataset_id, "default", "pets"]
+    assert main(["dataset", "add", "pets", str(tmp_path / "data"), *home]) == 1
+    assert "has one of this name" in capsys.readouterr().err
+    assert main(["dataset", "remove", dataset_id, *home]) == 0
+    assert main(["dataset", "remove", dataset_id, *home]) == 1
+    capsys.readouterr()
+    assert main(["token", "add", "--project", "pets", "--name", "anna", *home]) == 0
+    made = capsys.readouterr().out.strip()
+    assert main(["token", "list", *home]) == 0
+    digits, project, name, _ = capsys.readouterr().out.split()
+    assert (project, name) == ("pets", "anna") and made not in (tmp_path / "home" / "labelengine.db").read_bytes().hex()
+    assert main(["token", "remove", digits[:6], *home]) == 0
+    assert main(["token", "remove", digits, *home]) == 1
+    assert main(["serve", "--root", str(tmp_path / "nothing"), *home]) == 1
+    assert "--root: must be a folder" in capsys.readouterr().err
+    assert main(["serve", "--workers", "0", *home]) == 2
+
+
+def test_a_server_on_the_command_line(tmp_path: Path) -> None:
+    """Started, asked, and ended by Ctrl-C, with a token that was made beside it."""
+    home = tmp_path / "home"
+    database = Database(home)
+    token = database.add_token("p1")
+    database.close()
+    command = [sys.executable, "-m", "engine", "serve", "--home", str(home), "--port", "0"]
+    with subprocess.Popen([*command[:-1], str(port := free_port())], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                url = f"http://127.0.0.1:{port}/v2/p1/datasets"
+                assert httpx.get(url, headers={"X-Auth-Token": token}).json()["total_number"] == 0
+                break
+            except httpx.TransportError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (0, 130, -signal.SIGINT)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+# ---- One model alone. ----
+
+
+def test_a_model_is_served_alone(tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "data")
+    model = onnx_colors(tmp_path / "rgb")
+    app = create_service_app(model, "rgb", instances=1, collect=tmp_path / "kept")
+    with served(app) as address:
+        for number in (0, 1, 2):
+            content = dataset.path(dataset[number]).read_bytes()
+            answer = httpx.post(f"{address}/v1/infers/rgb", files={"file": content}, timeout=60).json()
+            assert answer["predicted_label"] == ("red", "green", "blue")[number]
+        for content, status in ((b"no image", 400), (b"", 400), (b"\x89PNG\r\n", 400)):
+            answer = httpx.post(f"{address}/v1/infers/rgb", content=content, headers={"content-type": "image/png"})
+            assert answer.status_code == status and answer.json()["error_code"] == "LE.4000"
+        for body in ('{"image": 3}', '{"image": "%%"}', "[", '{"picture": "a"}'):
+            problem(httpx.post(f"{address}/v1/infers/rgb", content=body), 400, "LE.4000")
+        problem(httpx.post(f"{address}/v1/infers/other", content=b"x"), 404, "LE.4043")
+        (tmp_path / "kept" / "images").rename(tmp_path / "kept" / "gone")
+        (tmp_path / "kept" / "images").write_text("a disk that takes nothing")
+        content = dataset.path(dataset[4]).read_bytes()
+        answer = httpx.post(f"{address}/v1/infers/rgb", files={"file": content}, timeout=60)
+        assert answer.status_code == 200  # what cannot be kept is answered all the same
+    kept = list(read_manifest(tmp_path / "kept" / "collected.manifest"))
+    assert [sample.labels[0].name for sample in kept] == ["red", "green", "blue"]
+    for sample in kept:
+        sure = sample.labels[0].confidence
+        assert sure is not None and sample.hard_coefficient == pytest.approx(1 - sure, abs=1e-5)
+        assert sample.hard == (sample.hard_coefficient >= 0.1)
+        result = json.loads((tmp_path / "kept" / str(sample.inference_loc)).read_text())
+        assert result["predicted_label"] == sample.labels[0].name
