@@ -234,6 +234,8 @@ def pre_detect(
     _check_unlabeled(sum(candidates[row] is not None for row in free))
     fit = fitted_sketches(drawn, samples, sizes)
     sketches = with_columns(fit.sketches, labels)
+    for row in np.flatnonzero(drawn.by_people & ~sketches.labeled).tolist():
+        candidates[row] = None  # what a person drew stays, though nobody knows what it means
     choices: dict[str, Any] = {"unseen": unseen, "thresholds": list(known)}
     judges = np.full(len(samples), -1, np.int64)
     if unseen:

@@ -127,8 +127,11 @@ def of_label(op: str | None = None, *labels: dict[str, Any]) -> dict[str, Any]:
         ({"metadata": {"props": {"weather": None, "night": ["false"], "place": ["hill"]}}}, [4]),
         ({"metadata": {"op": "AND"}}, [0, 1, 2, 3, 4, 5]),
         ({"parent_sample_id": "film"}, [4]),
-        ({"import_origin": 0}, [4]),
-        ({"kvp": 120}, [4]),
+        ({"import_origin": 0}, [0, 1, 2, 3, 4, 5]),
+        ({"import_origin": "1"}, []),
+        ({"label_list": {}}, [0, 1, 2, 3, 4, 5]),
+        ({"metadata": {"props": {"kvp": ["0120", "120.0"]}}}, []),  # text that looks like a number is text
+        ({"kvp": "120"}, [4]),
         ({"slice_thickness": "1"}, []),
         ({"study_date": "20240501"}, []),
         ({"frame_in_video": "90"}, [4]),

@@ -170,7 +170,7 @@ def test_numbers_that_are_no_probabilities(
         ({"colour": "red"}, "colour: "),
         ({"version": 2}, "version: "),
         ({"activation": "softmax", "multi_label": True}, "activation: must be sigmoid or none"),
-        ({"input": {"width": 17, "height": 16}}, "does not run on (1, 3, 16, 17) float32"),
+        ({"input": {"width": 17, "height": 16}}, "does not run on (2, 3, 16, 17) float32"),
     ],
 )
 def test_a_description_that_does_not_fit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -317,7 +317,7 @@ def test_how_an_image_gets_its_size() -> None:
     rgb[:, 100:] = 255
     places = {fit: placed(ForeignInput(width=50, height=50, fit=fit), 200, 100) for fit in ("stretch", "pad", "crop")}
     assert places["stretch"] == Placed(0.25, 0.5, 0.0, 0.0)
-    assert places["pad"] == Placed(0.25, 0.25, 0.0, 12.5)
+    assert places["pad"] == Placed(0.25, 0.25, 0, 12)
     assert places["crop"] == Placed(0.5, 0.5, -25.0, 0.0)
     seen = {
         fit: fitted(ForeignInput(width=50, height=50, fit=fit), rgb, place, 200, 100) for fit, place in places.items()
@@ -329,3 +329,33 @@ def test_how_an_image_gets_its_size() -> None:
     assert np.array_equal(
         fitted(ForeignInput(width=50, height=50, fit="crop"), rgb[::2, ::2], places["crop"], 200, 100), seen["crop"]
     )
+
+
+def test_a_crop_of_a_very_long_image_takes_no_more_room_than_it_shows() -> None:
+    given = ForeignInput(width=32, height=32, fit="crop")
+    rgb = np.zeros((2, 30_000, 3), np.uint8)
+    rgb[:, 14_999:15_001] = 255
+    seen = fitted(given, rgb, placed(given, 30_000, 2), 30_000, 2)
+    assert seen.shape == (32, 32, 3) and seen.min() == 255
+
+
+def test_words_instead_of_numbers(tmp_path: Path) -> None:
+    folder = onnx_colors(tmp_path / "m")
+    model = classifier(folder)
+
+    class Words:
+        place = folder / "model.onnx"
+
+        def run(self, batch: Any) -> dict[str, Any]:
+            return {"logits": np.array([["cat", "dog", "owl"]] * len(batch))}
+
+    with pytest.raises(InputError, match="logits must be numbers"):
+        ForeignClassifier(model.form, Words()).predict(plain((0.1, 0.1, 0.1)))
+
+
+def test_a_graph_of_one_image_at_a_time_must_say_so(tmp_path: Path) -> None:
+    exported(tmp_path, Scores(0.2, 0.3, 0.5, shape=(1, 3)), batch=1, height=SIDE, width=SIDE)
+    told = {"type": "image_classification", "file": "model.pt2", "labels": list(COLORS), "outputs": {"scores": "0"}}
+    described(tmp_path, **told, input={"width": SIDE, "height": SIDE})
+    with pytest.raises(InputError, match=r"needs `batch` in model\.json"):
+        load_any(tmp_path)

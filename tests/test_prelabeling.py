@@ -279,3 +279,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     bright_detector(tmp_path / "bright")
     assert main([*hard[:3], str(tmp_path / "bright"), "--out", str(tmp_path / "no")]) == 2
     assert "model: must be one of image_classification" in capsys.readouterr().err
+
+
+def test_what_a_person_drew_stays_though_it_does_not_fit(tmp_path: Path) -> None:
+    """A drawing that states another shape than the image has: nobody knows what it means, and no machine may say."""
+    dataset = lamps(tmp_path / "data", labeled=3)
+    label = dataset[1].labels[0]
+    assert label.drawing is not None
+    odd = Sample("01.png", (Label(OBJECT_DETECTION, drawing=Drawing(label.drawing.shapes, (300, 40, 3))),))
+    dataset = dataset.with_samples((dataset[0], odd, *dataset.samples[2:]))
+    answer = run_request(request(), dataset, tmp_path / "out", model=bright_detector(tmp_path / "bright"))
+    assert answer["result"]["annotated_sample_count"] == 9
+    assert read_samples(tmp_path / "out")[1].labels[0].by_human
+
+
+def test_labels_and_boxes_beside_each_other(tmp_path: Path) -> None:
+    """Boxes that a machine drew on more images than have labels: labels are what is in question all the same."""
+    dataset = colored(tmp_path / "data")
+    machine = Label(
+        OBJECT_DETECTION, annotated_by="x", drawing=Drawing((Shape("thing", "bndbox", ((1, 1), (9, 9))),), (24, 20, 3))
+    )
+    both = dataset.with_samples(Sample(each.source, (*each.labels, machine)) for each in dataset)
+    answer = run_request(request(label_type=0), both, tmp_path / "out", model=onnx_colors(tmp_path / "rgb"))
+    assert answer["result"]["annotated_sample_count"] == 18

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from test_prelabeling import colored
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, UsageError
 from engine.manifest import write_manifest
-from engine.samples import OBJECT_DETECTION, Sample
+from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 from engine.tasks.catalog import run_request
 from engine.tasks.conditions import known_id
-from engine.tasks.preparing import prepared
+from engine.tasks.preparing import prepared, with_guests
 from engine.tasks.probabilities import read_probabilities
 from engine.tasks.request import parse_request
 from engine.tasks.schema import TaskRequest
@@ -156,3 +157,31 @@ def test_a_request_may_want_its_result_exported(tmp_path: Path) -> None:
     assert len(fresh) == 30 and all(fresh.path(sample).is_file() for sample in fresh)
     with pytest.raises(UsageError, match="CarbonData"):
         run_request(asking(version_format="CarbonData"), dataset, tmp_path / "no", model=tmp_path / "rgb")
+
+
+def test_an_export_that_finds_nothing_takes_nothing_away(tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "data")
+    asked = asking(export_params={"sample_state": "ACCEPTED"})
+    answer = run_request(asked, dataset, tmp_path / "out", model=onnx_colors(tmp_path / "rgb"))
+    assert answer["status"] == 3 and answer["result"]["export"] is None
+    assert any("the export was not written: nothing to export" in line for line in answer["notices"])
+    asked = asking(export_params={"export_dataset_version_name": "V2"})
+    run_request(asked, dataset, tmp_path / "again", model=tmp_path / "rgb")
+    written = read_samples(tmp_path / "again" / "export" / "result-V2.manifest")
+    assert all(written.path(sample).is_file() for sample in written) and not written.failures
+
+
+def test_fields_of_other_tasks_do_nothing(tmp_path: Path) -> None:
+    dataset = painted(tmp_path / "few")
+    write_manifest(tmp_path / "few" / "part.manifest", dataset.samples[20:])
+    config = {"n_clusters": 2, "manifest_path": "part.manifest", "samples": [{"source": "00.png"}]}
+    asked = parse_request({"task_type": "auto-grouping", "config": config})
+    assert prepared(asked, dataset) is dataset
+
+
+def test_guests_are_of_the_kind_that_is_learned(tmp_path: Path) -> None:
+    here, there = painted(tmp_path / "here"), painted(tmp_path / "there")
+    drawn = Label(OBJECT_DETECTION, drawing=Drawing((Shape("x", "bndbox", ((1, 1), (9, 9))),), (24, 24, 3)))
+    mixed = [replace(each, labels=(drawn,)) if number < 6 else each for number, each in enumerate(there)]
+    found = with_guests(here, there.with_samples(mixed))
+    assert found.guests == 12 and found.own == 27 and "12 labeled images of dataset to learn from" in found.notes

@@ -29,11 +29,11 @@ from engine.dataset import read_samples
 from engine.errors import InputError
 from engine.manifest import read_manifest, write_manifest
 from engine.models import Shelf
-from engine.samples import IMAGE_CLASSIFICATION, Label
+from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.server.app import create_app, create_service_app
 from engine.server.checks import Roots
 from engine.server.database import Database
-from engine.server.datasets import add_dataset, change, land
+from engine.server.datasets import add_dataset, begin, change, land
 from engine.server.queue import Queue
 from engine.server.worker import task_folder
 from engine.tasks.runner import Status
@@ -136,14 +136,15 @@ def token(place: Path, address: str) -> str:
 
 
 @pytest.fixture
-def client(address: str, token: str, place: Path) -> Client:
+def client(address: str, token: str, place: Path) -> Iterator[Client]:
     """A client with a data set of its own: 27 images, of which 18 are labeled."""
     found = Client(address, token)
     name = f"data-{uuid.uuid4().hex[:12]}"
     dataset = painted(place / name)
     write_manifest(place / name / "few.manifest", dataset.samples)
     found.register(name, place / name / "few.manifest")
-    return found
+    yield found
+    found.http.close()
 
 
 def problem(answer: httpx.Response, status: int, code: str, words: str = "") -> None:
@@ -183,6 +184,10 @@ def test_the_whole_story(client: Client, place: Path) -> None:
     export = client.post(f"{client.base}/export-tasks", {"to": "tree", "export_params": {"sample_state": "ALL"}})
     exported = client.ended(export.json()["task_id"])
     assert exported["result"]["exported_sample_count"] == 27
+    new = {"export_dest": "NEW_DATASET", "export_new_dataset_name": f"new-{client.dataset_id[:8].strip('-_')}"}
+    client.ended(client.post(f"{client.base}/export-tasks", {"export_params": new}).json()["task_id"])
+    names = [each["dataset_name"] for each in client.get("/v2/p1/datasets", limit=100).json()["datasets"]]
+    assert new["export_new_dataset_name"] in names
     task = {"task_type": "auto-deploy", "config": {"model_name": "shapes", "parameters": LEARNING}}
     deployed = client.ended(client.start(task))
     assert deployed["status"] == 3, deployed
@@ -213,11 +218,11 @@ def test_who_may_do_what(client: Client, address: str, place: Path) -> None:
     other = Client(address, database.add_token("p2"), "p2")
     database.close()
     problem(httpx.get(f"{address}/v2/p1/datasets"), 401, "LE.4010")
-    problem(Client(address, "guess").get("/v2/p1/datasets"), 401, "LE.4010")
+    problem(httpx.get(f"{address}/v2/p1/datasets", headers={"X-Auth-Token": "guess"}), 401, "LE.4010")
     problem(other.get("/v2/p1/datasets"), 403, "LE.4030")
     problem(other.get(f"/v2/p2/datasets/{client.dataset_id}"), 404, "LE.4040")
     assert other.get("/v2/p2/datasets").json() == {"total_number": 0, "datasets": []}
-    assert b"guess" not in (place / "home" / "labelengine.db").read_bytes()
+    other.http.close()
 
 
 def test_tasks_of_a_data_set_wait_for_each_other(client: Client) -> None:
@@ -264,6 +269,13 @@ def test_what_fails_says_why(client: Client) -> None:
 
 def test_samples_are_changed_and_found(client: Client) -> None:
     every = client.get(f"{client.base}/data-annotations/samples", limit=100).json()
+    for strange in (
+        '{"@labelengine:sample_state": "ACEPTED"}',
+        '{"x": "\\ud800"}',
+        '{"x": ' + "[" * 700 + "]" * 700 + "}",
+    ):
+        told = f'{{"samples": [{{"sample_id": "{every["samples"][0]["sample_id"]}", "metadata": {strange}}}]}}'
+        problem(client.http.put(f"{client.base}/data-annotations/samples", content=told), 400, "LE.4000")
     assert every["sample_count"] == 27 and len({sample["sample_id"] for sample in every["samples"]}) == 27
     first, last = every["samples"][0]["sample_id"], every["samples"][26]["sample_id"]
     states = {"@labelengine:sample_state": "ACCEPTED"}
@@ -361,8 +373,7 @@ def test_requests_that_cannot_be_meant(client: Client, body: bytes, code: str, w
     assert client.get(f"{client.base}/tasks", type=2).json()["total_count"] == 0
 
 
-def test_rules_of_auto_labeling(address: str, token: str, place: Path) -> None:
-    client = Client(address, token)
+def test_rules_of_auto_labeling(client: Client, place: Path) -> None:
     dataset = painted(place / "rules")
     write_manifest(place / "rules" / "none.manifest", [replace(sample, labels=()) for sample in dataset])
     client.register("rules-none", place / "rules" / "none.manifest")
@@ -453,13 +464,19 @@ def wait_for(database: Database, task_id: str, *statuses: Status, seconds: float
     return row.status
 
 
+def killed(queue: Queue) -> None:
+    """As if the process of the server had been killed: nobody asks the workers to stop."""
+    queue._closed.set()
+    queue._thread.join()
+    queue._home_lock.close()
+
+
 def test_a_worker_outlives_its_server_and_is_taken_over(home: Path, tmp_path: Path) -> None:
     database, task_id = queued(home, tmp_path, FAST)
     first = Queue(database, Roots([tmp_path]))
     first.__enter__()
     wait_for(database, task_id, Status.INITIALIZING, Status.RUNNING)
-    first._closed.set()  # the thread ends, as if the process had been killed: nobody asks the worker to stop
-    first._thread.join()
+    killed(first)
     with Queue(database, Roots([tmp_path])):
         assert wait_for(database, task_id, Status.SUCCEEDED, Status.FAILED) == Status.SUCCEEDED
     row = database.task(task_id)
@@ -472,8 +489,7 @@ def test_a_task_whose_worker_died_with_the_server_goes_on(home: Path, tmp_path: 
     first = Queue(database, Roots([tmp_path]))
     first.__enter__()
     wait_for(database, task_id, Status.RUNNING)
-    first._closed.set()
-    first._thread.join()
+    killed(first)
     os.killpg(first._processes[task_id].pid, signal.SIGKILL)
     first._processes[task_id].wait()
     with Queue(database, Roots([tmp_path])):
@@ -505,6 +521,7 @@ def test_landing_twice_is_landing_once_and_people_go_first(home: Path, tmp_path:
     dataset_id = add_dataset(database, "p1", "colors", tmp_path / "data" / "colors.manifest")
     current = home / "datasets" / dataset_id / "current.manifest"
     out = tmp_path / "out"
+    begin(home, dataset_id, "task")
     assert main(["prelabel", str(current), "--model", str(onnx_colors(tmp_path / "rgb")), "--out", str(out)]) == 0
 
     def said(samples: Any) -> list[Any]:
@@ -512,14 +529,65 @@ def test_landing_twice_is_landing_once_and_people_go_first(home: Path, tmp_path:
         return [replace(each, labels=(mine,)) if number == 20 else each for number, each in enumerate(samples)]
 
     change(home, dataset_id, said)  # a person has labeled an image while the task ran
-    assert land(home, dataset_id, out) == 17
+    assert land(home, dataset_id, "task", out) == 17
     once = current.read_bytes()
-    assert land(home, dataset_id, out) == 0 and current.read_bytes() == once
+    assert land(home, dataset_id, "task", out) == 0 and current.read_bytes() == once
     landed = read_samples(current)
     assert landed[20].labels[0].name == "mine" and not landed[21].labels[0].by_human
     with pytest.raises(InputError, match="has one of this name"):
         add_dataset(database, "p1", "colors", tmp_path / "data" / "colors.manifest")
     assert len(list((home / "datasets").iterdir())) == 1
+
+
+def test_what_people_do_while_a_task_runs_stays(home: Path, tmp_path: Path) -> None:
+    """A label taken away, an attribute set, a twin of the same file: a result changes what it found out, no more."""
+    mine, guess = (
+        Label(type=IMAGE_CLASSIFICATION, name="mine"),
+        Label(type=IMAGE_CLASSIFICATION, name="guess", annotated_by="modelarts/active-learning", confidence=0.5),
+    )
+    draw(tmp_path / "data" / "a.png")
+    draw(tmp_path / "data" / "b.png")
+    samples = (
+        Sample("a.png", (guess,)),
+        Sample("b.png", property={"light": 1}),
+        Sample("b.png", (mine,), property={"light": 1}),
+    )
+    write_manifest(tmp_path / "data" / "few.manifest", samples)
+    database = Database(home)
+    dataset_id = add_dataset(database, "p1", "few", tmp_path / "data" / "few.manifest")
+    begin(home, dataset_id, "task")
+    rejected = (replace(samples[0], labels=()), replace(samples[1], property={"light": 1, "color": "red"}))
+    change(
+        home,
+        dataset_id,
+        lambda now: [
+            replace(a, labels=b.labels, property=b.property) for a, b in zip(now, (*rejected, samples[2]), strict=True)
+        ],
+    )
+    found = (samples[0], replace(samples[1], labels=(guess,), property={"light": 2}), replace(samples[2], property={}))
+    (tmp_path / "out").mkdir()
+    write_manifest(
+        tmp_path / "out" / "result.manifest", [replace(each, source=f"../data/{each.source}") for each in found]
+    )
+    assert land(home, dataset_id, "task", tmp_path / "out") == 1
+    first, second, third = read_samples(home / "datasets" / dataset_id / "current.manifest")
+    assert first.labels == () and second.labels[0].name == "guess" and third.labels == (mine,)
+    assert dict(second.property) == {"light": 2, "color": "red"} and dict(third.property) == {}
+
+
+def test_what_lies_outside_the_roots_is_left_out(home: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "data" / "a.png")
+    draw(tmp_path / "secret" / "b.png")
+    (tmp_path / "secret" / "b.xml").write_text("<annotation/>")
+    (tmp_path / "data" / "link.png").symlink_to(tmp_path / "secret" / "b.png")
+    drawn = Label(type="modelarts/object_detection", annotation_loc="../secret/b.xml", annotation_format="PASCAL VOC")
+    sources = ("a.png", "../secret/b.png", str(tmp_path / "secret" / "b.png"), "link.png", "s3://x/../../secret/b.png")
+    samples = [Sample(source, (drawn,) if source == "a.png" else ()) for source in sources]
+    write_manifest(tmp_path / "data" / "few.manifest", samples)
+    roots = Roots([tmp_path / "data"])
+    found = roots.only(read_samples(tmp_path / "data" / "few.manifest", map=[f"s3://x/={tmp_path}/data/y/"]))
+    assert [sample.source for sample in found] == ["a.png"] and found[0].labels == ()
+    assert len(found.failures) >= 5
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -538,7 +606,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     made = capsys.readouterr().out.strip()
     assert main(["token", "list", *home]) == 0
     digits, project, name, _ = capsys.readouterr().out.split()
-    assert (project, name) == ("pets", "anna") and made not in (tmp_path / "home" / "labelengine.db").read_bytes().hex()
+    assert (project, name) == ("pets", "anna")
+    assert made.encode() not in (tmp_path / "home" / "labelengine.db").read_bytes()
     assert main(["token", "remove", digits[:6], *home]) == 0
     assert main(["token", "remove", digits, *home]) == 1
     assert main(["serve", "--root", str(tmp_path / "nothing"), *home]) == 1

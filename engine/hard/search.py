@@ -180,6 +180,7 @@ def search(
     model: ImageClassifier | None = None,
     said: Said | None = None,
     detection: Detection | None = None,
+    boxes: bool | None = None,
     labeled: bool = False,
     config: HardConfig | None = None,
     encoder: Encoder | None = None,
@@ -198,6 +199,7 @@ def search(
     """`find_hard_examples`, and what it rests on.
 
     detection: what a detector said of the samples, whose automatic boxes are those that it gives; it is asked again.
+    boxes: whether boxes are in question, not labels of images; None: what more samples have.
     minutes, steps, min_per_class: of the training with `labeled`, as for `auto_label`. folder: keeps what a stopped
     call has done; None: a temporary one. Raises Stopped, too.
     """
@@ -222,15 +224,15 @@ def search(
         if labeled:
             training = partial(auto_label, minutes=minutes, steps=steps, min_per_class=min_per_class, note=note)
             return _among_labels(samples, setting, config, training)
-        boxes = sum(map(has_automatic_boxes, samples))
+        drawn = sum(map(has_automatic_boxes, samples))
         images = sum(_is_asked(sample) for sample in samples)
-        if not boxes and not images:
+        if not drawn and not images:
             raise InputError(
                 "hard examples are looked for among automatic labels, on images that no person labeled; got none among "
                 f"{len(samples):,} samples (labeled looks at what people labeled)"
             )
         rest = _usable(train, samples)
-        if boxes > images:
+        if drawn > images if boxes is None else boxes:
             if model is not None or said is not None:
                 raise UsageError("model: of boxes it would be a detector, got one of image classification")
             return _among_boxes(samples, rest, setting, config)

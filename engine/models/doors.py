@@ -36,12 +36,13 @@ DETECTOR_TYPE: Final = "object_detection"
 AnyModel: TypeAlias = Classifier | BoxDetector | ForeignClassifier | ForeignDetector
 
 
-def read_model_info(folder: Path) -> ModelInfo:
+def read_model_info(folder: Path, *, digest: str | None = None) -> ModelInfo:
     """What a folder's model is. Its weights are there and of the right size; those of our own are not read.
 
-    Raises InputError when the folder holds no model.
+    digest: the id of a foreign model, where it is known: its file is not read then. Raises InputError when the folder
+    holds no model.
     """
-    return _foreign_info(folder) if is_foreign(folder) else kept_info(folder)
+    return _foreign_info(folder, digest) if is_foreign(folder) else kept_info(folder)
 
 
 def load_any(folder: Path, *, device: torch.device | None = None) -> AnyModel:
@@ -76,11 +77,11 @@ def list_models(folder: Path) -> Models:
     return Models(tuple(found), tuple(broken))
 
 
-def _foreign_info(folder: Path) -> ModelInfo:
+def _foreign_info(folder: Path, digest: str | None) -> ModelInfo:
     form = read_foreign_form(folder)
     described, size = file_of(folder, MODEL_NAME)
     return ModelInfo(
-        id=foreign_digest(folder, form),
+        id=digest or foreign_digest(folder, form),
         type=form.type,
         labels=form.labels,
         multi_label=form.multi_label if isinstance(form, ForeignClassifierForm) else True,

@@ -210,17 +210,18 @@ def foreign_files(folder: Path, form: ForeignForm) -> tuple[str, ...]:
 
 
 def load_foreign(folder: Path, *, device: torch.device | None = None) -> ForeignClassifier | ForeignDetector:
-    """The model, asked once about a grey image. Raises InputError when it is not what its model.json says,
+    """The model, asked once about grey images. Raises InputError when it is not what its model.json says,
     MissingExtraError for an ONNX graph without onnxruntime."""
     form = read_foreign_form(folder)
     path = folder / form.file
     graph = _onnx_graph(path, form, device) if path.suffix == ONNX else _exported_graph(path, device)
+    asked = 1 if form.batch else 2  # a graph of one image at a time must say so
     if isinstance(form, ForeignClassifierForm):
         classifier = ForeignClassifier(form, graph)
-        classifier.probabilities(torch.full((1, 3, form.input.height, form.input.width), 128, dtype=torch.uint8))
+        classifier.probabilities(torch.full((asked, 3, form.input.height, form.input.width), 128, dtype=torch.uint8))
         return classifier
     detector = ForeignDetector(form, graph)
-    detector.predict(torch.full((1, 3, form.input.height, form.input.width), 0.5))
+    detector.predict(torch.full((asked, 3, form.input.height, form.input.width), 0.5))
     return detector
 
 
@@ -235,7 +236,7 @@ class _OnnxGraph:
         try:
             found = self.session.run(None, {self.input: batch})
         except Exception as error:  # onnxruntime has a dozen of them, none of them public
-            raise InputError(f"{self.place}: does not run on {_told(batch)}: {_first_line(error)}") from None
+            raise _refused(self.place, batch, error) from None
         return {name: np.asarray(value) for name, value in zip(self.outputs, found, strict=True)}
 
 
@@ -273,7 +274,7 @@ class _ExportedGraph:
             with torch.no_grad():
                 found = self.module(torch.from_numpy(batch).to(self.device))
         except Exception as error:
-            raise InputError(f"{self.place}: does not run on {_told(batch)}: {_first_line(error)}") from None
+            raise _refused(self.place, batch, error) from None
         if isinstance(found, Tensor):
             found = (found,)
         named = found if isinstance(found, Mapping) else {str(at): each for at, each in enumerate(found)}
@@ -298,8 +299,9 @@ def _first_line(error: BaseException) -> str:
     return clipped((str(error).splitlines() or [type(error).__name__])[0])
 
 
-def _told(batch: npt.NDArray[Any]) -> str:
-    return f"{batch.shape} {batch.dtype}"
+def _refused(place: Path, batch: npt.NDArray[Any], error: BaseException) -> InputError:
+    fixed = "; a graph that takes a fixed number of images needs `batch` in model.json" if len(batch) > 1 else ""
+    return InputError(f"{place}: does not run on {batch.shape} {batch.dtype}: {_first_line(error)}{fixed}")
 
 
 # ---- What goes in. ----
@@ -320,23 +322,42 @@ def placed(given: ForeignInput, width: int, height: int) -> Placed:
     x, y = given.width / width, given.height / height
     if given.fit == "stretch":
         return Placed(x, y, 0.0, 0.0)
-    scale = min(x, y) if given.fit == "pad" else max(x, y)
-    return Placed(scale, scale, (given.width - scale * width) / 2, (given.height - scale * height) / 2)
+    if given.fit == "crop":
+        scale = max(x, y)
+        return Placed(scale, scale, (given.width - scale * width) / 2, (given.height - scale * height) / 2)
+    wide, tall = (max(1, round(min(x, y) * side)) for side in (width, height))
+    return Placed(wide / width, tall / height, (given.width - wide) // 2, (given.height - tall) // 2)
 
 
 def fitted(given: ForeignInput, rgb: Pixels, place: Placed, width: int, height: int) -> Pixels:
     """(h, w, 3) uint8, perhaps decoded smaller than width x height -> what the graph sees, (height, width, 3)."""
-    wide, tall = max(1, round(place.scale_x * width)), max(1, round(place.scale_y * height))
-    smaller = wide * tall < rgb.shape[0] * rgb.shape[1]
-    image = cv2.resize(rgb, (wide, tall), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    if given.fit == "crop":
+        return _resized(_middle(given, rgb, place, width, height), given.width, given.height)
+    wide, tall = round(place.scale_x * width), round(place.scale_y * height)
+    image = _resized(rgb, wide, tall)
     if (tall, wide) == (given.height, given.width):
-        return np.asarray(image, np.uint8)
+        return image
     canvas = np.full((given.height, given.width, 3), _GREY, np.uint8)
     left, top = round(place.left), round(place.top)
-    x, y = max(0, left), max(0, top)
-    part = image[max(0, -top) :, max(0, -left) :][: given.height - y, : given.width - x]
-    canvas[y : y + part.shape[0], x : x + part.shape[1]] = part
+    canvas[top : top + tall, left : left + wide] = image
     return canvas
+
+
+def _middle(given: ForeignInput, rgb: Pixels, place: Placed, width: int, height: int) -> Pixels:
+    """The part of an image that a crop sees, before it is resized: an image of any shape needs no more room."""
+    sides = ((rgb.shape[1], width, given.width / place.scale_x), (rgb.shape[0], height, given.height / place.scale_y))
+    (left, right), (top, bottom) = (
+        (round((whole - part) / 2 / whole * there), round((whole + part) / 2 / whole * there))
+        for there, whole, part in sides
+    )
+    return rgb[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def _resized(rgb: Pixels, width: int, height: int) -> Pixels:
+    shrinks = width * height < rgb.shape[0] * rgb.shape[1]
+    return np.asarray(
+        cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
+    )
 
 
 def _batch_of(given: ForeignInput, images: Tensor) -> npt.NDArray[Any]:
@@ -365,7 +386,10 @@ def _asked(graph: _Graph, form: ForeignForm, images: Tensor) -> list[tuple[dict[
 def _output(graph: _Graph, said: Mapping[str, npt.NDArray[Any]], name: str) -> Tensor:
     if name not in said:
         raise InputError(f"{graph.place}: must have an output {name!r}, got {', '.join(map(repr, said))}")
-    values = torch.from_numpy(np.ascontiguousarray(said[name])).double()
+    array = np.ascontiguousarray(said[name])
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{graph.place}: {name} must be numbers, got {array.dtype}")
+    values = torch.from_numpy(array.astype(np.float64))
     if not bool(values.isfinite().all()):
         raise InputError(f"{graph.place}: {name} must be finite, got NaN or infinity")
     return values
@@ -422,7 +446,8 @@ class ForeignClassifier:
             if len(best) < count or len(sure) < count or int(best.min()) < 0 or int(best.max()) >= k:
                 raise InputError(f"{place}: {names.predicted_label} must be numbers of {k} labels, one an image")
             _check_unit(place, names.scores, sure)
-            rest = (1 - sure) / max(1, k - 1)
+            sure = sure.clamp(0, 1)
+            rest = torch.minimum((1 - sure) / max(1, k - 1), sure)  # no other label is likelier than the one it names
             return rest[:, None].expand(-1, k).scatter(1, best[:, None], sure[:, None]).float()
         if scores.ndim < 2 or scores.shape[0] < count or scores[0].numel() != k:
             raise InputError(f"{place}: {names.scores} must be (B, {k}), a number a label, got {tuple(scores.shape)}")

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -76,7 +75,6 @@ class Shelf:
         """
         model = model_folder(model)
         where = model.resolve()
-        load_any(model)  # what cannot be asked is not taken in
         info = read_model_info(model)
         name = name or called(where)
         _check("name", name, _NAME)
@@ -89,7 +87,7 @@ class Shelf:
         if any(each.model_version == version for each in there):
             raise InputError(f"{name} {version}: must be one model, there is another one of that name and version")
         model_id = _id_of(info.id, name, version)
-        self._place(model, model_id, name, version, where)
+        self._place(model, model_id, name, version, where, info.id)
         return self.get(model_id)
 
     def all(self) -> tuple[tuple[Shelved, ...], tuple[str, ...]]:
@@ -151,13 +149,14 @@ class Shelf:
             raise InputError(f"{what}: must mean one model, got {', '.join(each.model_id for each in found)}")
         raise InputError(f"{what}: there is none in {self.folder} (labelengine models list)")
 
-    def _place(self, model: Path, model_id: str, name: str, version: str, where: Path) -> None:
+    def _place(self, model: Path, model_id: str, name: str, version: str, where: Path, digest: str) -> None:
         entry = {
             "model_id": model_id,
             "model_name": name,
             "model_version": version,
             "created": datetime.now().isoformat(timespec="microseconds"),
             "origin": os.fspath(where),
+            "digest": digest,
         }
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -166,9 +165,13 @@ class Shelf:
                 (whole / _MODEL).mkdir(parents=True)
                 for file in files_of(model):
                     shutil.copyfile(model / file, whole / _MODEL / file)
+                load_any(whole / _MODEL)  # what cannot be asked is not taken in
                 write_bytes(whole / _ENTRY, orjson.dumps(entry, option=orjson.OPT_INDENT_2))
-                with suppress(FileExistsError):  # somebody else has just taken in the same
+                try:
                     os.rename(whole, self.folder / model_id)
+                except OSError:
+                    if not (self.folder / model_id / _ENTRY).is_file():
+                        raise  # else somebody else has just taken in the same
         except (OSError, UnicodeEncodeError) as error:
             raise OutputError(f"{self.folder}: cannot be written: {error}") from error
 
@@ -195,11 +198,11 @@ def _read(folder: Path) -> Shelved:
     place = folder / _ENTRY
     try:
         entry = orjson.loads(place.read_bytes())
-        told = [str(entry[key]) for key in ("model_id", "model_name", "model_version", "origin")]
+        told = [str(entry[key]) for key in ("model_id", "model_name", "model_version", "origin", "digest")]
         created = datetime.fromisoformat(entry["created"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{place}: must be the entry of a model, cannot be read: {error}") from None
-    return Shelved(told[0], told[1], told[2], created, told[3], read_model_info(folder / _MODEL))
+    return Shelved(told[0], told[1], told[2], created, told[3], read_model_info(folder / _MODEL, digest=told[4]))
 
 
 def _id_of(digest: str, name: str, version: str) -> str:

@@ -27,20 +27,21 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from threading import Lock
+from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from engine.dataset import Dataset
+from engine.dataset import Dataset, read_samples
 from engine.errors import EngineError, UsageError
 from engine.models import Shelf, read_model_info
 from engine.samples import Sample
@@ -54,15 +55,15 @@ from engine.server.inferring import Service as Inference
 from engine.server.problems import Problem
 from engine.server.queue import Queue
 from engine.server.services import INFERS, Services, image_of, infer_schema
-from engine.server.worker import OUT, task_folder
+from engine.server.worker import OUT, export_format, task_folder
 from engine.tasks.answers import sample_answer
 from engine.tasks.conditions import known_id, marks_of, matching
 from engine.tasks.confirming import confirm
 from engine.tasks.deploying import read_service
-from engine.tasks.exporting import FORMATS
+from engine.tasks.exporting import FORMATS, work_folder
 from engine.tasks.exporting import KIND as EXPORT
-from engine.tasks.preparing import given_sample
-from engine.tasks.request import checked_conditions, parse_request
+from engine.tasks.preparing import given_sample, prepared
+from engine.tasks.request import checked_conditions, loaded, parse_request
 from engine.tasks.runner import Status
 from engine.tasks.schema import AUTO_DEPLOY, ExportParams, RequestBody, SampleLabels
 
@@ -92,6 +93,8 @@ Unit = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Body(BaseModel):
+    """A body that is read in a thread, after the token: see `_body`."""
+
     model_config = ConfigDict(extra="forbid")
 
 
@@ -147,6 +150,7 @@ class Service:
     roots: Roots
     open: bool
     services: Services
+    adding: Lock = field(default_factory=Lock)
 
     def dataset(self, project_id: str, dataset_id: str) -> DatasetRow:
         row = self.database.dataset(dataset_id)
@@ -202,6 +206,7 @@ def create_app(home: Path, *, roots: Sequence[Path] = (), workers: int = 1, toke
     _task_routes(app)
     _sample_routes(app)
     _service_routes(app)
+    _describe(app, (RequestBody, NewDataset, NewExport, Confirmation, ChangedSamples))
     return app
 
 
@@ -241,6 +246,22 @@ def create_service_app(
     return app
 
 
+def _describe(app: FastAPI, models: Sequence[type[BaseModel]]) -> None:
+    """Put the bodies of requests, which routes read themselves, into the OpenAPI document."""
+    usual = app.openapi
+
+    def with_bodies() -> dict[str, Any]:
+        document: dict[str, Any] = usual()
+        schemas = document["components"]["schemas"]
+        for model in models:
+            told = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            for name, definition in {**told.pop("$defs", {}), model.__name__: told}.items():
+                schemas.setdefault(name, definition)
+        return document
+
+    app.openapi = with_bodies  # type: ignore[method-assign]
+
+
 # ---- What every route shares. ----
 
 
@@ -274,6 +295,38 @@ def check_token(service: Service, project_id: str, token: str | None) -> None:
 Allowed = Annotated[Service, Depends(_authorized)]
 
 
+_Model = TypeVar("_Model", bound=BaseModel)
+_Answer = TypeVar("_Answer")
+
+
+async def _with_body(request: Request, model: type[_Model], answer: Callable[[_Model], _Answer]) -> _Answer:
+    """What is answered to the body of a request; both are worked out in a thread. Raises Problem, EngineError."""
+    content = await request.body()
+
+    def work() -> _Answer:
+        try:
+            body = model.model_validate(loaded(content))
+        except ValidationError as error:
+            raise Problem(400, problems.BAD_REQUEST, _first(error.errors(include_url=False))) from None
+        return answer(body)
+
+    return await run_in_threadpool(work)
+
+
+def _first(errors: Sequence[Any]) -> str:
+    """The first of several errors of pydantic, with the place where it is."""
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    told = first["msg"].replace("Input should", "must").replace("Value error, ", "")
+    return f"{where or 'the request'}: {told}"
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The body of a route in the OpenAPI document."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 async def _bounded(request: Request, call_next: Callable[[Request], Any]) -> Any:
     """Refuse what is too large before it is read; take care that what is said of its length is true."""
     most = 2 * MOST_IMAGE if request.url.path.startswith(INFERS) else MOST_BODY  # base64 takes a third more
@@ -300,10 +353,7 @@ def _answer_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
-        told = first["msg"].replace("Input should", "must").replace("Value error, ", "")
-        return _as_answer(Problem(400, problems.BAD_REQUEST, f"{where or 'the request'}: {told}"))
+        return _as_answer(Problem(400, problems.BAD_REQUEST, _first(error.errors())))
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -322,14 +372,21 @@ def _answer_problems(app: FastAPI) -> None:
 
 
 def _dataset_routes(app: FastAPI) -> None:
-    @app.post("/v2/{project_id}/datasets", status_code=201, summary="Register a data set")
-    def add(project_id: ProjectId, body: NewDataset, service: Allowed) -> dict[str, str]:
+    @app.post(
+        "/v2/{project_id}/datasets", status_code=201, summary="Register a data set", openapi_extra=_schema(NewDataset)
+    )
+    async def add(project_id: ProjectId, service: Allowed, request: Request) -> dict[str, str]:
+        return await _with_body(request, NewDataset, lambda body: added(service, project_id, body))
+
+    def added(service: Service, project_id: str, body: NewDataset) -> dict[str, str]:
         path = service.roots.allowed(Path(body.data_path))
         for entry in body.map:
             service.roots.allowed(Path(entry.partition("=")[2] or "/"))
         if any(each.name == body.dataset_name for each in service.database.datasets(project_id)):
             raise Problem(400, problems.NAME_TAKEN, f"dataset_name: {body.dataset_name!r} is taken")
-        return {"dataset_id": add_dataset(service.database, project_id, body.dataset_name, path, body.format, body.map)}
+        inside = service.roots.only
+        told = (project_id, body.dataset_name, path, body.format, body.map)
+        return {"dataset_id": add_dataset(service.database, *told, only=inside)}
 
     @app.get("/v2/{project_id}/datasets", summary="The data sets of a project")
     def listed(project_id: ProjectId, service: Allowed, limit: Limit = 10, offset: Offset = 0) -> dict[str, Any]:
@@ -345,9 +402,10 @@ def _dataset_routes(app: FastAPI) -> None:
     def remove(project_id: ProjectId, dataset_id: DatasetId, service: Allowed) -> Response:
         """Its tasks are stopped; the data that were registered stay as they are."""
         service.dataset(project_id, dataset_id)
-        for task in service.database.tasks(dataset_id, OPEN):
+        with service.adding:
+            service.database.remove_dataset(dataset_id)
+        for task in service.database.tasks(dataset_id, OPEN, bodies=False):
             service.queue.stop(task.task_id)
-        service.database.remove_dataset(dataset_id)
         service.standing.forget(dataset_id)
         return Response(status_code=204)
 
@@ -373,13 +431,11 @@ def _dataset_routes(app: FastAPI) -> None:
 
 def _task_routes(app: FastAPI) -> None:
     tasks = "/v2/{project_id}/datasets/{dataset_id}/tasks"
-    schema = RequestBody.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
 
     @app.post(
         tasks,
         summary="Start an intelligent task (CreateTask)",
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+        openapi_extra=_schema(RequestBody),
     )
     async def start(project_id: ProjectId, dataset_id: DatasetId, request: Request, service: Allowed) -> dict[str, str]:
         body = await request.body()
@@ -441,34 +497,34 @@ def _task_routes(app: FastAPI) -> None:
         return FileResponse(real)
 
     @app.post(
-        "/v2/{project_id}/datasets/{dataset_id}/export-tasks", summary="Write some samples of a data set as an export"
+        "/v2/{project_id}/datasets/{dataset_id}/export-tasks",
+        summary="Write some samples of a data set as an export",
+        openapi_extra=_schema(NewExport),
     )
-    def export(project_id: ProjectId, dataset_id: DatasetId, body: NewExport, service: Allowed) -> dict[str, str]:
+    async def export(
+        project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request
+    ) -> dict[str, str]:
+        return await _with_body(request, NewExport, lambda body: exported(service, project_id, dataset_id, body))
+
+    def exported(service: Service, project_id: str, dataset_id: str, body: NewExport) -> dict[str, str]:
         row = service.dataset(project_id, dataset_id)
         if body.to is not None and body.to not in FORMATS:
             raise Problem(400, problems.BAD_REQUEST, f"to: must be one of {', '.join(FORMATS)}, got {body.to!r}")
         told = body.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        name = body.name or f"{EXPORT} {row.name}"
-        return {"task_id": _add(service, row, EXPORT, name, told)}
-
-    usual = app.openapi
-
-    def with_definitions() -> dict[str, Any]:
-        """The document, with the tables of the request, which no route takes as its parameter."""
-        document: dict[str, Any] = usual()
-        for name, definition in definitions.items():
-            document["components"]["schemas"].setdefault(name, definition)
-        return document
-
-    app.openapi = with_definitions  # type: ignore[method-assign]
+        work_folder(body.export_params)
+        export_format(told, body.export_params, service.data(row))  # what cannot be written is said at once
+        return {"task_id": _add(service, row, EXPORT, body.name or f"{EXPORT} {row.name}", told)}
 
 
 def _queued(service: Service, project_id: str, dataset_id: str, body: bytes) -> dict[str, str]:
     row = service.dataset(project_id, dataset_id)
     request = parse_request(body)
     base = data_folder(row)
-    check_paths(request, service.roots.with_folder(base), base)
-    check_request(request, service.data(row), Shelf(service.home))
+    inside = service.roots.with_folder(base)
+    check_paths(request, inside, base)
+    reading = lambda path, map: inside.only(read_samples(path, map=map))  # noqa: E731
+    data = prepared(request, service.data(row), allowed=inside.allowed, base=base, read=reading)
+    check_request(request, data, Shelf(service.home))
     told = request.body()
     name = request.config.name or f"{request.task_type} {row.name}"
     return {"task_id": _add(service, row, request.task_type, name, told)}
@@ -477,11 +533,14 @@ def _queued(service: Service, project_id: str, dataset_id: str, body: bytes) -> 
 def _add(service: Service, row: DatasetRow, kind: str, name: str, body: dict[str, Any]) -> str:
     """Queue a task. The very same one, while it is queued or runs, is refused."""
     same = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    for other in service.database.tasks(row.dataset_id, OPEN):
-        if other.kind == kind and orjson.dumps(other.body, option=orjson.OPT_SORT_KEYS) == same:
-            message = f"this task is {Status(other.status).name.lower()} already: {other.task_id}"
-            raise Problem(400, problems.ALREADY_RUNNING, message)
-    task_id = service.database.add_task(row.project_id, row.dataset_id, kind, name, body)
+    with service.adding:
+        for other in service.database.tasks(row.dataset_id, OPEN):
+            if other.kind == kind and orjson.dumps(other.body, option=orjson.OPT_SORT_KEYS) == same:
+                message = f"this task is {Status(other.status).name.lower()} already: {other.task_id}"
+                raise Problem(400, problems.ALREADY_RUNNING, message)
+        if service.database.dataset(row.dataset_id) is None:
+            raise Problem(404, problems.NO_DATASET, f"data set {row.dataset_id!r}: there is none in this project")
+        task_id = service.database.add_task(row.project_id, row.dataset_id, kind, name, body)
     service.queue.wake()
     return task_id
 
@@ -556,10 +615,11 @@ def _sample_routes(app: FastAPI) -> None:
         found.sort(key=lambda each: (each[0] if order == "asc" else -each[0], each[1]))
         return _page(data, [row for _, row in found], limit, offset)
 
-    @app.post(automatic, summary="Confirm or correct automatic labels")
-    def confirmed(project_id: ProjectId, dataset_id: DatasetId, body: Confirmation, service: Allowed) -> dict[str, int]:
-        row = service.dataset(project_id, dataset_id)
-        return _confirmed(service, row, body)
+    @app.post(automatic, summary="Confirm or correct automatic labels", openapi_extra=_schema(Confirmation))
+    async def confirmed(
+        project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request
+    ) -> dict[str, int]:
+        return await _with_body(request, Confirmation, lambda body: _confirmed(service, project_id, dataset_id, body))
 
     @app.get(everything, summary="The samples of a data set")
     def samples(
@@ -589,33 +649,36 @@ def _sample_routes(app: FastAPI) -> None:
                 return sample_answer(data, row)
         raise Problem(404, problems.NO_SAMPLE, f"sample {sample_id!r}: there is none in this data set")
 
-    @app.put(everything, summary="Set labels and attributes of samples")
-    def changed(project_id: ProjectId, dataset_id: DatasetId, body: ChangedSamples, service: Allowed) -> dict[str, Any]:
+    @app.put(everything, summary="Set labels and attributes of samples", openapi_extra=_schema(ChangedSamples))
+    async def changed(
+        project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request
+    ) -> dict[str, Any]:
         """Labels as a person gives them, a sample that is given none loses those it has; attributes, and the state that
         a team sets, in `metadata` (`@labelengine:sample_state`)."""
-        row = service.dataset(project_id, dataset_id)
-        data = service.data(row)
-        wanted = {each.sample_id or "": each for each in body.samples}
-        if "" in wanted or (strangers := [each for each in wanted if not _has(data, each)]):
-            raise Problem(404, problems.NO_SAMPLE, f"sample {'' if '' in wanted else strangers[0]!r}: there is none")
+        return await _with_body(request, ChangedSamples, lambda body: _changed(service, project_id, dataset_id, body))
 
-        def with_labels(before: Dataset) -> list[Sample]:
-            return [
-                sample if (given := wanted.get(known_id(sample))) is None else _given(sample, given)
-                for sample in before.samples
-            ]
 
-        change(service.home, row.dataset_id, with_labels)
-        return {"success": True, "results": [{"sample_id": each, "success": True} for each in wanted]}
+def _changed(service: Service, project_id: str, dataset_id: str, body: ChangedSamples) -> dict[str, Any]:
+    row = service.dataset(project_id, dataset_id)
+    there = {known_id(sample) for sample in service.data(row).samples}
+    wanted = {each.sample_id or "": each for each in body.samples}
+    for sample_id in wanted:
+        if sample_id not in there:
+            raise Problem(404, problems.NO_SAMPLE, f"sample {sample_id!r}: there is none in this data set")
+
+    def with_labels(before: Dataset) -> list[Sample]:
+        return [
+            sample if (given := wanted.get(known_id(sample))) is None else _given(sample, given)
+            for sample in before.samples
+        ]
+
+    change(service.home, row.dataset_id, with_labels)
+    return {"success": True, "results": [{"sample_id": each, "success": True} for each in wanted]}
 
 
 def _given(sample: Sample, given: SampleLabels) -> Sample:
     new = given_sample(sample, given, f"sample {known_id(sample)}")
     return new if given.labels is not None else replace(new, labels=sample.labels)
-
-
-def _has(data: Dataset, sample_id: str) -> bool:
-    return any(known_id(sample) == sample_id for sample in data.samples)
 
 
 def _conditions(text: str | None) -> Any:
@@ -633,8 +696,9 @@ def _page(data: Dataset, rows: list[int], limit: int, offset: int) -> dict[str, 
     return {"sample_count": len(rows), "samples": [sample_answer(data, row) for row in shown]}
 
 
-def _confirmed(service: Service, row: DatasetRow, body: Confirmation) -> dict[str, int]:
+def _confirmed(service: Service, project_id: str, dataset_id: str, body: Confirmation) -> dict[str, int]:
     """The rules of `labelengine confirm`, on the data set as it stands."""
+    row = service.dataset(project_id, dataset_id)
     data = service.data(row)
     by_id = {known_id(sample): sample.source for sample in data.samples}
     unknown = [each for each in (*body.samples, *body.labels) if each not in by_id]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from engine.dataset import Dataset
 from engine.detect.sketches import check_rules as check_drawn
 from engine.detect.sketches import sketches_of
-from engine.errors import EngineError, InputError, UsageError
+from engine.errors import EngineError, Failure, ImageError, InputError, UsageError
 from engine.label.targets import LEAST_LABELS, check_rules, targets_of
 from engine.models import Shelf
 from engine.server.problems import (
@@ -57,7 +58,10 @@ def check_paths(request: TaskRequest, roots: Roots, base: Path) -> None:
     read_parameters(config.parameters, request.task_type)
     entries = {entry.label: entry.value for entry in config.parameters or ()}
     inside = (config.manifest_path, config.train_data_path, config.output_dir, config.infer_result_output_dir)
-    for given in (*inside, entries.get("weights")):
+    if (weights := entries.get("weights")) and not os.path.isabs(weights):
+        message = f"weights: must be an absolute path in a folder of this server, got {weights[:200]!r}"
+        raise Problem(400, OUTSIDE_ROOTS, message)
+    for given in (*inside, weights):
         if given and not is_uri(given):  # a URI is read where the data set says, or not at all
             roots.allowed(base / given)
     check_outputs(config)
@@ -109,7 +113,7 @@ class Roots:
             real = os.path.realpath(path)
         except (OSError, ValueError) as error:
             raise Problem(400, BAD_REQUEST, f"{str(path)[:200]!r}: cannot be a path: {error}") from None
-        if not any(real == folder or real.startswith(folder.rstrip(os.sep) + os.sep) for folder in self._folders):
+        if not self._holds(Path(real)):
             told = ", ".join(self._folders) or "none"
             raise Problem(400, OUTSIDE_ROOTS, f"{str(path)[:200]!r}: must lie in a folder of this server ({told})")
         return Path(real)
@@ -117,6 +121,36 @@ class Roots:
     def with_folder(self, folder: Path) -> Roots:
         """These folders and one more."""
         return Roots([*map(Path, self._folders), folder])
+
+    def only(self, dataset: Dataset) -> Dataset:
+        """The data set without samples, and without drawings, whose files lie outside; each is a failure."""
+        kept, failures = [], []
+        for sample in dataset:
+            try:
+                inside = not sample.is_image or self._holds(dataset.path(sample))
+            except (ImageError, OSError, ValueError):  # a URI that is not mapped: there is no file to keep from anybody
+                inside = True
+            if not inside:
+                failures.append(Failure(sample.source, "unreadable", "it lies outside the folders of this server"))
+                continue
+            labels = tuple(label for label in sample.labels if self._may_be_read(label.annotation_loc, dataset))
+            if len(labels) < len(sample.labels):
+                failures.append(Failure(sample.source, "annotation", "lies outside the folders of this server"))
+                sample = replace(sample, labels=labels)
+            kept.append(sample)
+        if not failures:
+            return dataset
+        return replace(dataset, samples=tuple(kept), failures=(*dataset.failures, *failures))
+
+    def _may_be_read(self, location: str | None, dataset: Dataset) -> bool:
+        try:
+            return location is None or self._holds(dataset.sources.path(location))
+        except (ImageError, OSError, ValueError):
+            return True
+
+    def _holds(self, path: Path) -> bool:
+        real = os.path.realpath(path)
+        return any(real == folder or real.startswith(folder.rstrip(os.sep) + os.sep) for folder in self._folders)
 
     @property
     def folders(self) -> list[str]:

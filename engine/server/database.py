@@ -28,7 +28,8 @@ CREATE TABLE IF NOT EXISTS tokens (
     digest TEXT PRIMARY KEY, project_id TEXT NOT NULL, name TEXT NOT NULL, created REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS datasets (
     dataset_id TEXT PRIMARY KEY, project_id TEXT NOT NULL, name TEXT NOT NULL, data TEXT NOT NULL, map TEXT NOT NULL,
-    created REAL NOT NULL, removed REAL, UNIQUE (project_id, name, removed));
+    created REAL NOT NULL, removed REAL);
+CREATE UNIQUE INDEX IF NOT EXISTS names_of_a_project ON datasets (project_id, name) WHERE removed IS NULL;
 CREATE TABLE IF NOT EXISTS tasks (
     number INTEGER PRIMARY KEY AUTOINCREMENT, task_id TEXT NOT NULL UNIQUE, project_id TEXT NOT NULL,
     dataset_id TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, status INTEGER NOT NULL,
@@ -40,6 +41,10 @@ CREATE TABLE IF NOT EXISTS services (
     created REAL NOT NULL);
 """
 
+_TASK_COLUMNS: Final = (
+    *("number", "task_id", "project_id", "dataset_id", "kind", "name", "status", "attempts", "created", "started"),
+    *("ended", "error_code", "error_msg"),
+)
 #: A task that has not ended.
 OPEN: Final = (Status.QUEUING, Status.INITIALIZING, Status.RUNNING, Status.STOPPING)
 #: A task that a process works on.
@@ -156,12 +161,12 @@ class Database:
 
     def add_dataset(self, row: DatasetRow) -> None:
         """Raises InputError when the project has one of this name."""
-        with self._lock:
-            if any(each.name == row.name for each in self.datasets(row.project_id)):
-                raise InputError(f"data set {row.name!r}: the project {row.project_id!r} has one of this name")
+        values = (row.dataset_id, row.project_id, row.name, row.data, _json(list(row.map)), row.created)
+        try:
             with self._changing() as connection:
-                values = (row.dataset_id, row.project_id, row.name, row.data, _json(list(row.map)), row.created)
                 connection.execute("INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?, NULL)", values)
+        except sqlite3.IntegrityError:
+            raise InputError(f"data set {row.name!r}: the project {row.project_id!r} has one of this name") from None
 
     def datasets(self, project_id: str | None = None) -> list[DatasetRow]:
         rows = self._rows("SELECT * FROM datasets WHERE removed IS NULL ORDER BY created, dataset_id")
@@ -193,8 +198,10 @@ class Database:
         found = self._rows("SELECT * FROM tasks WHERE task_id = ?", (task_id,))
         return _task(found[0]) if found else None
 
-    def tasks(self, dataset_id: str | None = None, statuses: Sequence[Status] | None = None) -> list[TaskRow]:
-        """In the order in which they came."""
+    def tasks(
+        self, dataset_id: str | None = None, statuses: Sequence[Status] | None = None, *, bodies: bool = True
+    ) -> list[TaskRow]:
+        """In the order in which they came; without `bodies`, which may be large, theirs are empty."""
         clauses, values = [], list[Any]()
         if dataset_id is not None:
             clauses.append("dataset_id = ?")
@@ -203,7 +210,8 @@ class Database:
             clauses.append(f"status IN ({', '.join('?' * len(statuses))})")
             values += [int(status) for status in statuses]
         where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-        return [_task(row) for row in self._rows(f"SELECT * FROM tasks{where} ORDER BY number", values)]
+        columns = ", ".join(_TASK_COLUMNS) + (", body" if bodies else ", '{}' AS body")
+        return [_task(row) for row in self._rows(f"SELECT {columns} FROM tasks{where} ORDER BY number", values)]
 
     def move(self, task_id: str, before: Sequence[Status], after: Status, **fields: Any) -> bool:
         """Give a task another status, and fields besides, if its status is one of `before`; whether it was."""

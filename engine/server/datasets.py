@@ -11,29 +11,34 @@ import hashlib
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from engine.dataset import RESULT_NAME, Dataset, read_samples, settled
 from engine.errors import ImageError, InputError
 from engine.exports import Tally
+from engine.files import write_bytes
 from engine.folders import VOC_FORMAT
-from engine.manifest import write_manifest
+from engine.manifest import format_sample, write_manifest
 from engine.outfolder import OutFolder
-from engine.samples import STATE_KEY, Label, Sample
+from engine.samples import Label, Sample
 from engine.server.database import Database, DatasetRow, new_id
-from engine.sources import Sources, is_uri
+from engine.sources import is_uri
 from engine.tasks.conditions import known_id
-from engine.voc import write_voc
+from engine.voc import format_voc
 
 DATASETS: Final = "datasets"
 CURRENT: Final = "current.manifest"
 _LOCK: Final = ".lock"
 _ANNOTATIONS: Final = "annotations"
+_BASE: Final = "base-{}.manifest"
+#: Data sets that are remembered at once.
+MOST_READ: Final = 16
 
 
 def dataset_folder(home: Path, dataset_id: str) -> Path:
@@ -46,9 +51,18 @@ def data_folder(row: DatasetRow) -> Path:
     return data if data.is_dir() else data.parent
 
 
-def register(home: Path, dataset_id: str, data: Path, *, format: str | None = None, map: Sequence[str] = ()) -> Dataset:
-    """Read a data set and keep what it says as the first state of `dataset_id`. Raises InputError, OutputError."""
-    dataset = read_samples(data, format=format, map=map)
+def register(
+    home: Path,
+    dataset_id: str,
+    data: Path,
+    *,
+    format: str | None = None,
+    map: Sequence[str] = (),
+    only: Callable[[Dataset], Dataset] = lambda dataset: dataset,
+) -> Dataset:
+    """Read a data set and keep what it says as the first state of `dataset_id`. only: leaves out samples that may not
+    be read. Raises InputError, OutputError."""
+    dataset = only(read_samples(data, format=format, map=map))
     folder = dataset_folder(home, dataset_id)
     try:
         with OutFolder(folder) as out:
@@ -61,13 +75,21 @@ def register(home: Path, dataset_id: str, data: Path, *, format: str | None = No
 
 
 def add_dataset(
-    database: Database, project_id: str, name: str, path: Path, format: str | None = None, map: Sequence[str] = ()
+    database: Database,
+    project_id: str,
+    name: str,
+    path: Path,
+    format: str | None = None,
+    map: Sequence[str] = (),
+    *,
+    only: Callable[[Dataset], Dataset] = lambda dataset: dataset,
 ) -> str:
-    """Register a data set; gives its id. Raises InputError for what is none, or a name that is taken."""
+    """Register a data set; gives its id. only: leaves out samples that may not be read. Raises InputError for what is
+    none, or a name that is taken."""
     if any(each.name == name for each in database.datasets(project_id)):
         raise InputError(f"data set {name!r}: the project {project_id!r} has one of this name")
     dataset_id = new_id()
-    register(database.home, dataset_id, path, format=format, map=map)
+    register(database.home, dataset_id, path, format=format, map=map, only=only)
     row = DatasetRow(dataset_id, project_id, name, os.fspath(path.resolve()), tuple(map), time.time())
     database.add_dataset(row)
     return dataset_id
@@ -83,27 +105,34 @@ def _anywhere(old: Sample, new: Sample, dataset: Dataset) -> Sample:
 
 
 class Standing:
-    """Data sets as they stand, read again only when they have changed."""
+    """Data sets as they stand, read again only when they have changed; the last MOST_READ of them are remembered."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self._lock = Lock()
+        self._locks: dict[str, Lock] = {}
         self._read: dict[str, tuple[tuple[int, int], Dataset]] = {}
 
     def dataset(self, dataset_id: str, name: str, map: Sequence[str] = ()) -> Dataset:
         """Raises InputError when it is gone."""
         path = dataset_folder(self._home, dataset_id) / CURRENT
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise InputError(f"data set {name!r}: its manifest cannot be read: {error.strerror}") from error
-        stamp = (status.st_mtime_ns, status.st_ino)
         with self._lock:
+            lock = self._locks.setdefault(dataset_id, Lock())
+        with lock:  # who asks for another data set does not wait while this one is read
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise InputError(f"data set {name!r}: its manifest cannot be read: {error.strerror}") from error
+            stamp = (status.st_mtime_ns, status.st_ino)
             known = self._read.get(dataset_id)
             if known is None or known[0] != stamp:
                 known = (stamp, replace(read_samples(path, map=map), name=name))
-                self._read[dataset_id] = known
-            return known[1]
+        with self._lock:
+            self._read.pop(dataset_id, None)
+            self._read[dataset_id] = known
+            while len(self._read) > MOST_READ:
+                del self._read[next(iter(self._read))]
+        return known[1]
 
     def forget(self, dataset_id: str) -> None:
         with self._lock:
@@ -119,64 +148,120 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def change(home: Path, dataset_id: str, what: Callable[[Dataset], Sequence[Sample]]) -> None:
-    """Replace the samples of a data set by what becomes of them; drawings without a file get one."""
+    """Replace the samples of a data set by what becomes of them; drawings without a file get one. Whatever fails, the
+    data set is as it was."""
     folder = dataset_folder(home, dataset_id)
     with alone(folder):
         before = read_samples(folder / CURRENT)
-        after = [_with_files(sample, folder) for sample in what(before)]
-        if any(new is not old for new, old in zip(after, before.samples, strict=True)):
-            write_manifest(folder / CURRENT, after)
+        after = list(what(before))
+        if all(new is old for new, old in zip(after, before.samples, strict=True)):
+            return
+        files: dict[str, bytes] = {}
+        settled_samples = [_with_files(sample, files) for sample in after]
+        for sample in settled_samples:
+            format_sample(sample)  # what no manifest can hold is said before anything is written
+        for name, content in files.items():
+            (folder / _ANNOTATIONS).mkdir(exist_ok=True)
+            if not (folder / name).is_file():
+                write_bytes(folder / name, content)
+        write_manifest(folder / CURRENT, settled_samples)
 
 
-def land(home: Path, dataset_id: str, out: Path) -> int:
-    """Take over what a task found out: labels where no person has given any meanwhile, and attributes. Giving the same
-    result twice changes nothing more. -> how many samples have other labels than before."""
-    result = read_samples(out / RESULT_NAME)
-    there = {_real(result.sources, sample): sample for sample in result}
+# ---- What a task finds out. ----
+
+
+def begin(home: Path, dataset_id: str, task_id: str) -> None:
+    """Remember what a task begins with, so that what changes meanwhile is told apart from what the task found out."""
+    folder = dataset_folder(home, dataset_id)
+    base = folder / _BASE.format(task_id)
+    with alone(folder):
+        if not base.is_file():
+            write_bytes(base, (folder / CURRENT).read_bytes())
+
+
+def begun_with(home: Path, dataset_id: str, task_id: str, name: str, map: Sequence[str] = ()) -> Dataset:
+    """The data set as a task began with it. Raises InputError when it is gone."""
+    path = dataset_folder(home, dataset_id) / _BASE.format(task_id)
+    return replace(read_samples(path, map=map), name=name)
+
+
+def land(home: Path, dataset_id: str, task_id: str, out: Path) -> int:
+    """Take over what a task found out: what its result says otherwise than the data set that it began with, where
+    nobody has said anything else meanwhile. Landing twice is landing once. -> how many samples got other labels."""
+    folder = dataset_folder(home, dataset_id)
+    base = _by_place(read_samples(folder / _BASE.format(task_id)))
+    result = _by_place(read_samples(out / RESULT_NAME))
     changed = 0
 
     def merged(before: Dataset) -> list[Sample]:
         nonlocal changed
         after = []
-        for sample in before:
-            found = there.get(_real(before.sources, sample))
-            new = sample if found is None else _merged(sample, found)
-            changed += new.labels != sample.labels
-            after.append(new)
+        for place, sample in _by_place(before).items():
+            old, new = base.get(place), result.get(place)
+            mine = sample if old is None or new is None else _merged(sample, old, new)
+            changed += mine.labels != sample.labels
+            after.append(mine)
         return after
 
     change(home, dataset_id, merged)
     return changed
 
 
-def _real(sources: Sources, sample: Sample) -> str:
-    try:
-        return str(sources.path(sample.source).resolve())
-    except (ImageError, OSError, ValueError):  # a URI that is not mapped
-        return sample.source
+def forget_base(home: Path, dataset_id: str, task_id: str) -> None:
+    """What a task began with is needed no more."""
+    (dataset_folder(home, dataset_id) / _BASE.format(task_id)).unlink(missing_ok=True)
 
 
-def _merged(sample: Sample, found: Sample) -> Sample:
-    state = sample.property.get(STATE_KEY)
-    properties = {**found.property, **({} if state is None else {STATE_KEY: state})}
-    if any(label.by_human for label in sample.labels):
-        new = {name: value for name, value in properties.items() if name not in sample.property}
-        return replace(sample, property={**sample.property, **new}) if new else sample
-    # The files of a task stay with the task: a drawing becomes the data set's own.
-    labels = tuple(replace(label, annotation_loc=None) if label.drawing else label for label in found.labels)
-    return replace(sample, labels=labels, hard=found.hard, hard_coefficient=found.hard_coefficient, property=properties)
+def _by_place(dataset: Dataset) -> dict[tuple[str, int], Sample]:
+    """Every sample by where its file really lies, and the how manieth it is of this file."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for sample in dataset:
+        try:
+            real = os.path.realpath(dataset.path(sample))
+        except (ImageError, OSError, ValueError):  # a URI that is not mapped
+            real = sample.source
+        found[real, seen[real]] = sample
+        seen[real] += 1
+    return found
 
 
-def _with_files(sample: Sample, folder: Path) -> Sample:
-    """The sample with a file for every drawing that has none."""
+def _merged(now: Sample, old: Sample, new: Sample) -> Sample:
+    """The sample as it is now, with what is new against what it was."""
+    changes: dict[str, Any] = {}
+    if _said(new.labels) != _said(old.labels) and _said(now.labels) == _said(old.labels):
+        # The files of a task stay with the task: a drawing becomes the data set's own.
+        changes["labels"] = tuple(
+            replace(label, annotation_loc=None) if label.drawing is not None else label for label in new.labels
+        )
+        changes |= {"hard": new.hard, "hard_coefficient": new.hard_coefficient}
+    properties = dict(now.property)
+    for name in {*old.property, *new.property}:
+        was, wanted = old.property.get(name), new.property.get(name)
+        if wanted != was and now.property.get(name) == was:
+            properties.pop(name, None)
+            if wanted is not None:
+                properties[name] = wanted
+    if properties != dict(now.property):
+        changes["property"] = properties
+    return replace(now, **changes) if changes else now
+
+
+def _said(labels: Sequence[Label]) -> list[Label]:
+    """Labels, wherever their files lie."""
+    return [replace(label, annotation_loc=None, annotation_format=None) for label in labels]
+
+
+def _with_files(sample: Sample, files: dict[str, bytes]) -> Sample:
+    """The sample with a file for every drawing that has none, by what it holds: no file ever changes."""
     if all(label.drawing is None or label.annotation_loc for label in sample.labels):
         return sample
     labels: list[Label] = []
-    for at, label in enumerate(sample.labels):
+    for label in sample.labels:
         if label.drawing is not None and not label.annotation_loc:
-            told = hashlib.sha256(f"{sample.source}\0{at}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
-            (folder / _ANNOTATIONS).mkdir(exist_ok=True)
-            write_voc(folder / _ANNOTATIONS / f"{told}.xml", label.drawing)
-            label = replace(label, annotation_loc=f"{_ANNOTATIONS}/{told}.xml", annotation_format=VOC_FORMAT)
+            content = format_voc(label.drawing)
+            name = f"{_ANNOTATIONS}/{hashlib.sha256(content).hexdigest()[:40]}.xml"
+            files[name] = content
+            label = replace(label, annotation_loc=name, annotation_format=VOC_FORMAT)
         labels.append(label)
     return replace(sample, labels=tuple(labels))

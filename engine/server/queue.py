@@ -8,6 +8,8 @@ after, a task whose worker has died begins again where it stopped, at most MOST_
 
 from __future__ import annotations
 
+import fcntl
+import logging
 import os
 import signal
 import subprocess
@@ -16,13 +18,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import orjson
 
+from engine.errors import OutputError
 from engine.server.checks import Roots
 from engine.server.database import AT_WORK, OPEN, Database, TaskRow
-from engine.server.worker import ERROR, LANDED, OUT, is_held, locked, task_folder
+from engine.server.worker import ERROR, LANDED, OUT, STOPPED, is_held, locked, task_folder
 from engine.tasks.runner import TASK_NAME, Status
 
 #: Times that a task is begun, where its worker and the server died.
@@ -31,6 +34,9 @@ MOST_ATTEMPTS: Final = 3
 PATIENCE: Final = 4.0
 _TICK: Final = 0.1
 _LOG: Final = "log.txt"
+_LOCK: Final = ".server-lock"
+
+_log = logging.getLogger("labelengine.server")
 
 
 class Queue:
@@ -45,9 +51,17 @@ class Queue:
         self._lock = Lock()
         self._awake = Event()
         self._closed = Event()
+        self._home_lock: IO[bytes]
         self._thread = Thread(target=self._run, name="queue", daemon=True)
 
     def __enter__(self) -> Queue:
+        """Raises OutputError where another server works on the same home."""
+        self._home_lock = (self._database.home / _LOCK).open("ab")
+        try:
+            fcntl.flock(self._home_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._home_lock.close()
+            raise OutputError(f"{self._database.home}: another server works on it") from None
         self._recover()
         self._thread.start()
         return self
@@ -72,6 +86,7 @@ class Queue:
                 process.wait()
             self._end(task_id, process.returncode, leaving=True)
         self._processes.clear()
+        self._home_lock.close()
 
     def wake(self) -> None:
         """There is something new to do."""
@@ -98,23 +113,26 @@ class Queue:
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            with self._lock:
-                self._look()
-                if not self._closed.is_set():
-                    self._begin()
+            try:
+                with self._lock:
+                    self._look()
+                    if not self._closed.is_set():
+                        self._begin()
+            except Exception:  # a full disk, a database that is locked: the next look may go better
+                _log.exception("the queue could not look after its tasks")
             self._awake.wait(_TICK)
             self._awake.clear()
 
     def _recover(self) -> None:
         """Take over what a server before this one left at work."""
-        for row in self._database.tasks(statuses=AT_WORK):
+        for row in self._database.tasks(statuses=AT_WORK, bodies=False):
             folder = task_folder(self._database.home, row.task_id)
             if is_held(folder) is not None:
                 continue  # its worker lives, and is looked after without being our child
             self._end(row.task_id, None, leaving=row.attempts < MOST_ATTEMPTS)
 
     def _look(self) -> None:
-        for row in self._database.tasks(statuses=AT_WORK):
+        for row in self._database.tasks(statuses=AT_WORK, bodies=False):
             process = self._processes.get(row.task_id)
             folder = task_folder(self._database.home, row.task_id)
             if process is not None:
@@ -133,7 +151,7 @@ class Queue:
                 self._database.move(row.task_id, [Status.INITIALIZING], Status.RUNNING)
 
     def _begin(self) -> None:
-        rows = self._database.tasks(statuses=OPEN)
+        rows = self._database.tasks(statuses=OPEN, bodies=False)
         busy = {row.dataset_id for row in rows if row.status in AT_WORK}
         free = self._workers - sum(row.status in AT_WORK for row in rows)
         for row in rows:
@@ -185,6 +203,9 @@ class Queue:
             self._fail(task_id, str(error.get("error_code", "")), str(error.get("error_msg", "")))
         elif row is not None and row.status == Status.STOPPING:
             self._database.move(task_id, AT_WORK, Status.STOPPED, ended=time.time())
+        elif code == STOPPED:  # it was asked to stop, but not by a client: the machine goes down, say
+            attempts = 0 if row is None else max(0, row.attempts - 1)
+            self._database.move(task_id, AT_WORK, Status.QUEUING, attempts=attempts)
         elif leaving:
             self._database.move(task_id, AT_WORK, Status.QUEUING)
         elif answer.get("status") == Status.FAILED:

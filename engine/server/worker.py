@@ -1,8 +1,9 @@
 """One task in a process of its own: `python -m engine.server.worker HOME TASK_ID`.
 
 It is given the lock of its folder, and has it for as long as it lives, so that a server that was started again knows
-whether it does, and no task is run twice at once. HOME/tasks/ID then holds out/, with task.json; error.json, where a task could not even
-begin; and landed, once the result is in the data set. SIGTERM stops it, as Ctrl-C does on the command line.
+whether it does, and no task is run twice at once. HOME/tasks/ID then holds out/, with task.json; error.json, where a
+task could not even begin; and landed, once the result is in the data set. SIGTERM stops it, as Ctrl-C does on the
+command line.
 """
 
 from __future__ import annotations
@@ -12,24 +13,27 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Event
 from typing import IO, Any, Final
 
 import orjson
 
+from engine.dataset import Dataset, read_samples
 from engine.errors import EngineError, InputError, Stopped
 from engine.files import write_bytes
 from engine.models import Shelf
 from engine.server.checks import Roots
 from engine.server.database import Database, ServiceRow, TaskRow, new_id
-from engine.server.datasets import Standing, data_folder, land
+from engine.server.datasets import add_dataset, begin, begun_with, data_folder, forget_base, land
 from engine.server.problems import Problem
 from engine.tasks.catalog import run_request
+from engine.tasks.conditions import drawn_more
 from engine.tasks.exporting import KIND as EXPORT
-from engine.tasks.exporting import Wanted, export_task, suggested_format
+from engine.tasks.exporting import Wanted, export_task, format_for, suggested_format
 from engine.tasks.request import parse_request
-from engine.tasks.runner import run
+from engine.tasks.runner import TASK_NAME, Task, read_answer, run
 from engine.tasks.schema import AUTO_DEPLOY, ExportParams
 
 TASKS: Final = "tasks"
@@ -84,12 +88,15 @@ def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
     try:
         if row is None or dataset is None:
             raise InputError("the data set of this task is gone")
-        data = Standing(home).dataset(dataset.dataset_id, dataset.name, dataset.map)
-        again = row.attempts > 1
+        begin(home, row.dataset_id, task_id)
+        data = begun_with(home, row.dataset_id, task_id, dataset.name, dataset.map)
+        again = (folder / OUT / TASK_NAME).is_file()
         if row.kind == EXPORT:
             run(export_of(row, data), folder / OUT, resume=again, stop=stop)
+            _register_export(home, row, folder / OUT)
         else:
             beside = data_folder(dataset)
+            inside = roots.with_folder(beside)
             run_request(
                 parse_request(row.body),
                 data,
@@ -97,14 +104,16 @@ def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
                 resume=again,
                 stop=stop,
                 shelf=Shelf(home),
-                allowed=roots.with_folder(beside).allowed,
+                allowed=inside.allowed,
                 base=beside,
+                read=lambda path, map: inside.only(read_samples(path, map=map)),
             )
             if row.kind == AUTO_DEPLOY:
                 _serve(home, row, folder / OUT)
             else:
-                land(home, row.dataset_id, folder / OUT)
+                land(home, row.dataset_id, task_id, folder / OUT)
         write_bytes(folder / LANDED, b"")
+        forget_base(home, row.dataset_id, task_id)
     except (Stopped, KeyboardInterrupt):
         return STOPPED
     except (EngineError, Problem) as error:
@@ -125,12 +134,38 @@ def _serve(home: Path, row: TaskRow, out: Path) -> None:
     database.close()
 
 
-def export_of(row: TaskRow, data: Any) -> Any:
-    """The task that writes an export, from the body of its request."""
+def export_of(row: TaskRow, data: Dataset) -> Task:
+    """The task that writes an export, from the body of its request. Raises UsageError."""
     body = row.body
-    to = body.get("to") or suggested_format(data)
     params = ExportParams.model_validate(body.get("export_params") or {})
-    return export_task(data, Wanted(to, params, copy=True, seed=int(body.get("seed") or 0)))
+    to, seed = export_format(body, params, data), int(body.get("seed", 0))
+    return export_task(data, Wanted(to, params, copy=True, seed=seed))
+
+
+def export_format(body: Mapping[str, Any], params: ExportParams, data: Dataset) -> str:
+    """The format that a request for an export means. Raises UsageError for one that cannot be written."""
+    if body.get("to"):
+        return str(body["to"])
+    boxes = drawn_more(data.samples)
+    said = body.get("export_format"), body.get("version_format")
+    if said == (None, None) and params.export_dest == "DIR" and not params.export_dataset_version_format:
+        return suggested_format(data)
+    return format_for(*said, params, boxes=boxes)
+
+
+def _register_export(home: Path, row: TaskRow, out: Path) -> None:
+    """A new data set that an export has made is one that the service knows, under its name, once."""
+    result = read_answer(out).get("result") or {}
+    if result.get("export_dest") != "NEW_DATASET":
+        return
+    name = str(result["dataset_name"])
+    database = Database(home)
+    path = (out / str(result["path"])).resolve()
+    known = database.datasets(row.project_id)
+    if all(Path(each.data) != path for each in known):
+        taken = any(each.name == name for each in known)
+        add_dataset(database, row.project_id, f"{name}-{row.task_id[:8]}" if taken else name, path)
+    database.close()
 
 
 def _told(error: EngineError) -> dict[str, str]:

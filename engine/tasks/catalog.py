@@ -9,6 +9,7 @@ from threading import Event
 from typing import Any, Final
 
 from engine.dataset import RESULT_NAME, Dataset, inside_note, read_samples
+from engine.errors import InputError
 from engine.models import Shelf
 from engine.tasks.conditions import drawn_more
 from engine.tasks.deploying import deploying_task
@@ -18,7 +19,7 @@ from engine.tasks.grouping import grouping_task
 from engine.tasks.labeling import labeling_task
 from engine.tasks.parameters import read_parameters
 from engine.tasks.prelabeling import Chosen, prelabeling_task
-from engine.tasks.preparing import Allowed, labels_boxes, named_model, prepared
+from engine.tasks.preparing import Allowed, Reading, labels_boxes, named_model, prepared, read_mapped
 from engine.tasks.runner import Outcome, Reporter, Run, Task, run
 from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, ExportParams, TaskRequest
 
@@ -61,36 +62,44 @@ def run_request(
     model: Path | None = None,
     allowed: Allowed = lambda path: path,
     base: Path | None = None,
+    read: Reading = read_mapped,
 ) -> dict[str, Any]:
     """Do what a request asks for; see `runner.run`. shelf: where models are found that it names; those of this machine
     by default. model: the folder of the one that is meant instead. allowed: refuses paths of the request that may not
-    be read. base: where its relative paths begin, by default at the data set."""
+    be read. base: where its relative paths begin, by default at the data set. read: reads other data
+    sets that it names."""
     shelf = shelf or Shelf()
-    dataset = prepared(request, dataset, allowed=allowed, base=base)
+    dataset = prepared(request, dataset, allowed=allowed, base=base, read=read)
     if model is not None:
         task = prelabeling_task(request, dataset, Chosen(model, shelf.at(model)))
     else:
         task = TASKS[request.task_type](request, dataset, shelf)
-    task = replace(_exporting(task, request), notices=(*task.notices, *inside_note(dataset, out)))
+    task = replace(_exporting(task, request, dataset), notices=(*task.notices, *inside_note(dataset, out)))
     return run(task, out, overwrite=overwrite, resume=resume, reporter=reporter, stop=stop)
 
 
-def _exporting(task: Task, request: TaskRequest) -> Task:
-    """The task, and after it the export of its result that the request asks for, to OUT/export."""
+def _exporting(task: Task, request: TaskRequest, dataset: Dataset) -> Task:
+    """The task, and after it the export of its result that the request asks for, to OUT/export. What cannot be exported
+    is said, and takes nothing away from the result."""
     config = request.config
     if not any(getattr(config, name) for name in ("export_params", "export_format", "version_format")):
         return task
     params = config.export_params or ExportParams()
+    options = read_parameters(config.parameters, request.task_type)
     work_folder(params)
-    format_for(config.export_format, config.version_format, params, boxes=False)  # what cannot be is said at once
-    seed = read_parameters(config.parameters, request.task_type).seed
+    boxes = labels_boxes(dataset, options.label_type) or drawn_more(dataset.samples)
+    to = format_for(config.export_format, config.version_format, params, boxes=boxes)
     job = task.job
 
     def both(this: Run) -> Outcome:
         outcome = job(this)
-        result = read_samples(this.out.folder / RESULT_NAME)
-        to = format_for(config.export_format, config.version_format, params, boxes=drawn_more(result.samples))
-        done = export(result, Wanted(to, params, copy=True, seed=seed), this.out, folder=EXPORTS, stage=this.stage)
+        wanted = Wanted(to, params, copy=True, seed=options.seed)
+        try:
+            result = read_samples(this.out.folder / RESULT_NAME)
+            done = export(result, wanted, this.out, folder=EXPORTS, stage=this.stage)
+        except InputError as error:
+            this.note(f"the export was not written: {error}")
+            return replace(outcome, result={**outcome.result, "export": None})
         for line in done.notes:
             this.note(line)
         return Outcome({**outcome.result, "export": done.result}, (*outcome.failures, *done.failures))

@@ -134,9 +134,11 @@ def _score(asked: _Asked, wanted: str) -> bool:
 
 
 def _labels(asked: _Asked, wanted: SearchLabels) -> bool:
+    if not wanted.labels:
+        return True
     join = all if wanted.op == "AND" else any
     marks = list(marks_of(asked.sample))
-    return join(any(_is_label(mark, each) for mark in marks) for each in wanted.labels or ())
+    return join(any(_is_label(mark, each) for mark in marks) for each in wanted.labels)
 
 
 def _is_label(mark: Mark, wanted: SearchLabel) -> bool:
@@ -173,18 +175,22 @@ def _attribute(name: str) -> Callable[[_Asked, Any], bool]:
     return field
 
 
+def _import_origin(asked: _Asked, wanted: str) -> bool:
+    return _equal(asked.sample.property.get(f"{OWN}import_origin", 0), wanted)  # 0 is what answers say of the others
+
+
 def _equal(found: Any, wanted: Any) -> bool:
     """Whether an attribute is what was asked for, written as text: 1 is "1" and "1.0", true is "true"."""
     if isinstance(found, bool):
         return str(wanted).lower() == str(found).lower()
     if isinstance(found, list | tuple):
         return any(_equal(each, wanted) for each in found)
-    if str(found) == str(wanted):
-        return True
-    try:
-        return float(found) == float(wanted)
-    except (TypeError, ValueError):
-        return False
+    if isinstance(found, int | float):  # text that looks like a number is text: 0012 is not 12
+        try:
+            return float(found) == float(wanted)
+        except (ValueError, OverflowError):
+            return False
+    return str(found) == str(wanted)
 
 
 def _sample_name(asked: _Asked, wanted: str) -> bool:
@@ -227,7 +233,7 @@ _FIELDS: Final[dict[str, Callable[[_Asked, Any], bool]]] = {
     "coefficient": _coefficient,
     "frame_in_video": _attribute("frame_in_video"),
     "hard": _hard,
-    "import_origin": _attribute("import_origin"),
+    "import_origin": _import_origin,
     "kvp": _attribute("kvp"),
     "label_list": _labels,
     "labeler": _labeler,

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from engine.dataset import Dataset, settled, with_files
+from engine.dataset import Dataset, rebased, settled, with_files
 from engine.errors import Failure, ImageError, InputError, UsageError
 from engine.exports import WRITERS, Tally
 from engine.files import atomic_writer, write_bytes
@@ -29,7 +29,6 @@ from engine.outfolder import OutFolder, safe_name
 from engine.samples import HARD_REASONS_KEY, LABEL_TYPES, Label, Sample, Shape
 from engine.tasks.conditions import drawn_more, known_id, marks_of, matching
 from engine.tasks.further import below_out
-from engine.tasks.grouping import placed
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import ExportParams
 
@@ -72,7 +71,7 @@ def format_for(export_format: int | None, version_format: str | None, params: Ex
     export_format 1 is a tree, 2 lies flat: a .txt beside each image, or of boxes an .xml; without it, version_format
     decides. Raises UsageError for what cannot be written here.
     """
-    if version_format == "CarbonData":
+    if "CarbonData" in (version_format, params.export_dataset_version_format):
         raise UsageError(
             "config.version_format: CarbonData belongs to table data sets of the service; CSV says the same here, and "
             "`labelengine export --to parquet` writes Parquet"
@@ -85,7 +84,9 @@ def format_for(export_format: int | None, version_format: str | None, params: Ex
         raise UsageError("config.export_format: a tree (1) has no place for boxes; 2 writes PASCAL VOC files")
     if export_format is not None:
         return "tree" if export_format == 1 else "voc" if boxes else "tile"
-    asked = params.export_dataset_version_format or version_format
+    asked = params.export_dataset_version_format or version_format or "Default"
+    if asked not in ("Default", "CSV"):
+        raise UsageError(f"export_dataset_version_format: must be Default or CSV, got {asked!r}")
     return CSV if asked == "CSV" else MANIFEST
 
 
@@ -244,7 +245,7 @@ def _as_manifest(dataset: Dataset, wanted: Wanted, out: OutFolder, folder: str) 
     tally = Tally()
     name = _version_file(dataset, wanted, folder, ".manifest")
     path = out.target(name)
-    written = list(settled(dataset, out, tally))
+    written = list(settled(dataset, out.below(folder), tally))
     tally.counts["samples"] = write_manifest(path, written)
     return tally, name
 
@@ -255,19 +256,22 @@ def _as_new(dataset: Dataset, wanted: Wanted, out: OutFolder, folder: str) -> tu
     folder = "/".join(filter(None, (folder, work_folder(wanted.params))))
     name = _version_file(dataset, wanted, folder, ".manifest")
     out.claim(name)
-    images = f"{folder}/{_IMAGES}" if folder else _IMAGES
+    sources = replace(dataset.sources, root=dataset.sources.root.resolve())
     for sample in dataset.samples:
+        here = rebased(sample, sources, (out.folder / folder).resolve())
         if not sample.is_image:
-            kept.append(sample)
+            kept.append(here)
             continue
         try:
-            copy = placed(sample, dataset.sources, out, images, copy=wanted.copy)
+            path = dataset.path(sample)
+            image = out.claim(f"{folder}/{_IMAGES}/{safe_name(path.name)}".lstrip("/"))
+            out.place(path, image, copy=wanted.copy)
         except ImageError as error:
             tally.failures.append(Failure(sample.source, error.kind, str(error)))
             continue
         # Every drawing gets a file of its own here: those of the other data set may go.
-        labels = tuple(replace(label, annotation_loc=None) if label.drawing else label for label in copy.labels)
-        here = replace(copy, source=f"{_IMAGES}/{copy.source}", labels=labels)
+        labels = tuple(replace(label, annotation_loc=None) if label.drawing else label for label in here.labels)
+        here = replace(here, source=image.removeprefix(f"{folder}/"), labels=labels)
         kept.append(with_files(here, sample.source, out, tally, folder=folder))
         tally.counts["images"] += 1
     tally.counts["samples"] = write_manifest(out.target(name), kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from engine.dataset import RESULT_NAME, Dataset, settled
 from engine.detect.results import Detection
@@ -21,12 +22,21 @@ from engine.tasks.runner import Run
 from engine.tasks.schema import SmartTaskConfig
 from engine.tasks.values import moment
 
+#: What results call their own files and folders in OUT.
+_TAKEN: Final = frozenset(
+    [
+        *("annotations", "boxes.csv", "candidates.npz", "export", "labels.csv", "model", "models"),
+        *("probabilities.npz", "report.html", "result.manifest", "service.json", "task.json"),
+    ]
+)
+
 
 def below_out(field: str, given: str) -> str:
     """The folder below OUT that a field names. Raises UsageError for a place elsewhere: nothing is written there."""
     folder = Path(given)
-    if "://" in given or "\0" in given or folder.is_absolute() or ".." in folder.parts or not folder.parts:
-        raise UsageError(f"{field}: must be a folder below OUT, as results, got {given!r}")
+    strange = "://" in given or "\0" in given or folder.is_absolute() or not folder.parts
+    if strange or any(part.startswith(".") for part in folder.parts) or folder.parts[0] in _TAKEN:
+        raise UsageError(f"{field}: must be a folder below OUT, as results, that nothing else has, got {given!r}")
     return folder.as_posix()
 
 

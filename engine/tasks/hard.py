@@ -46,7 +46,7 @@ from engine.label.classifier import ImageClassifier
 from engine.label.fast import FOLDS
 from engine.label.plan import NETWORK_STAGE
 from engine.manifest import write_manifest
-from engine.models import ForeignDetector, load_any, load_detector
+from engine.models import ForeignDetector, load_any, load_detector, read_model_info
 from engine.predictions import Boxes
 from engine.report import render
 from engine.samples import Label, Sample
@@ -141,7 +141,7 @@ def hard_task(
     config = {
         "labeled": labeled,
         "train": None if train is None else train.name,
-        "model": None if model is None else model.name,
+        "model": None if model is None else read_model_info(model).id,
         "confidence_scope": f"{scope[0]:.2f}-{scope[1]:.2f}",
         "collect_key_sample": collect_key_sample,
         "parameters": options.model_dump(exclude_defaults=True),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -96,7 +97,11 @@ def write_inference(path: Path, samples: Sequence[Sample], result: Labeling | De
     OutputError."""
     with atomic_writer(path) as file:
         for row, answer in _answers(result):
-            file.write(orjson.dumps({"source": samples[row].source, **answer}, option=orjson.OPT_APPEND_NEWLINE))
+            record = {"source": samples[row].source, **answer}
+            try:
+                file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+            except orjson.JSONEncodeError:  # half a surrogate pair: a file name that is not UTF-8
+                file.write(json.dumps(record).encode() + b"\n")
 
 
 def _answers(result: Labeling | Detection) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -168,6 +168,7 @@ def _prelabel_images(
         dataset.with_samples(samples),
         model=model,
         said=said,
+        boxes=False,
         config=hard,
         encoder=encoder_of(options),
         seed=options.seed,
@@ -226,6 +227,7 @@ def _prelabel_boxes(
     else:
         done = search(
             dataset.with_samples(samples),
+            boxes=True,
             config=hard,
             encoder=encoder_of(options),
             seed=options.seed,

@@ -21,41 +21,61 @@ from engine.models import Shelf, Shelved
 from engine.samples import (
     HARD_REASONS_KEY,
     IMAGE_CLASSIFICATION,
+    IMAGE_SEGMENTATION,
     LABEL_TYPES,
     OBJECT_DETECTION,
     SIZE_KEY,
+    STATE_KEY,
     Drawing,
     Label,
     Sample,
     Shape,
+    normal_state,
 )
 from engine.sources import is_uri
 from engine.tasks.conditions import OWN, known_id
+from engine.tasks.parameters import read_parameters
+from engine.tasks.request import FIELD_TASKS
 from engine.tasks.schema import SampleLabel, SampleLabels, SampleMetadata, TaskRequest
 
 #: Where a path of a request may lie: gives it back, or raises UsageError.
 Allowed = Callable[[Path], Path]
+#: Reads a data set, with prefixes of sources as `--map` takes them.
+Reading = Callable[[Path, Sequence[str]], Dataset]
 
 _TYPES: Final = {number: name for name, number in LABEL_TYPES.items()}
 #: Attributes of a label that say what is drawn, and are no attributes of the shape.
 _DRAWN_KEYS: Final = (f"{OWN}shape", f"{OWN}feature", f"{OWN}hard_coefficient", HARD_REASONS_KEY)
 
 
+def read_mapped(path: Path, map: Sequence[str]) -> Dataset:
+    """A data set, with the prefixes of sources that another one maps."""
+    return read_samples(path, map=map)
+
+
 def prepared(
-    request: TaskRequest, dataset: Dataset, *, allowed: Allowed = lambda path: path, base: Path | None = None
+    request: TaskRequest,
+    dataset: Dataset,
+    *,
+    allowed: Allowed = lambda path: path,
+    base: Path | None = None,
+    read: Reading = read_mapped,
 ) -> Dataset:
     """The data set that a request means. allowed: refuses paths that may not be read. base: where relative ones begin,
-    by default at the data set. Raises UsageError, InputError."""
+    by default at the data set. read: reads another data set, with the prefixes that this one maps. Raises UsageError,
+    InputError."""
     config = request.config
-    if config.manifest_path:
+    used = {name for name, tasks in FIELD_TASKS.items() if request.task_type in tasks}
+    mapped = [f"{prefix}={folder}" for prefix, folder in dataset.sources.prefixes]
+    if config.manifest_path and "manifest_path" in used:
         path = allowed(_path_of("manifest_path", config.manifest_path, dataset, base))
-        read = read_samples(path)
-        dataset = replace(read, sources=replace(read.sources, prefixes=dataset.sources.prefixes))
-    if config.samples:
+        dataset = read(path, mapped)
+    if config.samples and "samples" in used:
         dataset = with_given(dataset, config.samples)
-    if config.train_data_path:
+    if config.train_data_path and "train_data_path" in used:
         path = allowed(_path_of("train_data_path", config.train_data_path, dataset, base))
-        dataset = with_guests(dataset, read_samples(path))
+        label_type = read_parameters(config.parameters, request.task_type).label_type
+        dataset = with_guests(dataset, read(path, mapped), label_type)
     return dataset
 
 
@@ -65,6 +85,8 @@ def named_model(request: TaskRequest, shelf: Shelf) -> Shelved:
     config = request.config
     listed = [each.model_id for each in config.inf_config_list or () if each.model_id]
     model_id = request.model_id or (listed[0] if len(listed) == 1 else None)
+    if request.model_id and listed and request.model_id not in listed:
+        raise UsageError(f"config.inf_config_list: must list the model {request.model_id!r}, got {', '.join(listed)}")
     if model_id is None and config.model_name is None:
         raise UsageError("model_id: must name the model that labels (or config.model_name does), got none")
     found = shelf.get(model_id) if model_id is not None else shelf.find(str(config.model_name), config.model_version)
@@ -95,14 +117,16 @@ def _path_of(field: str, given: str, dataset: Dataset, base: Path | None) -> Pat
 # ---- Training data from elsewhere. ----
 
 
-def with_guests(dataset: Dataset, other: Dataset) -> Dataset:
+def with_guests(dataset: Dataset, other: Dataset, label_type: int | None = None) -> Dataset:
     """The data set with what people labeled in another one, to learn from: guests come last, and leave again before
-    anything is written. Files that are there already do not come twice."""
+    anything is written. Files that are there already do not come twice. label_type: of what is to be learned."""
+    boxes = labels_boxes(dataset.with_samples((*dataset, *other)), label_type)
+    labels_of = human_drawings if boxes else human_labels
     here = {real for sample in dataset if (real := _real(dataset, sample)) is not None}
     guests = []
     for sample in other:
         real = _real(other, sample)
-        if sample.is_image and real is not None and real not in here and any(each.by_human for each in sample.labels):
+        if sample.is_image and real is not None and real not in here and labels_of(sample):
             guests.append(replace(sample, source=real))
     if not guests:
         raise InputError(f"config.train_data_path: must hold labels that people gave on other images, got {other.name}")
@@ -157,6 +181,8 @@ def given_sample(sample: Sample, given: SampleLabels, place: str) -> Sample:
 
 def _metadata(sample: Sample, given: SampleMetadata) -> dict[str, Any]:
     properties = {**sample.property, **(given.model_extra or {})}
+    if (state := properties.get(STATE_KEY)) is not None:
+        properties[STATE_KEY] = normal_state(str(state))
     if given.hard_reasons is not None:
         properties[HARD_REASONS_KEY] = list(given.hard_reasons)
     if given.size is not None:
@@ -176,6 +202,8 @@ def given_labels(given: Sequence[SampleLabel], place: str) -> Iterator[Label]:
         kind = _TYPES.get(each.type if each.type is not None else _type_of(each))
         if kind is None:
             raise UsageError(f"{place}.labels[{position}].type: must be one that a manifest knows, got {each.type}")
+        if kind == IMAGE_SEGMENTATION:
+            raise UsageError(f"{place}.labels[{position}].type: 3 (segmentation) needs a mask, and no request has one")
         if kind == OBJECT_DETECTION:
             drawn.setdefault(_author(each), []).append(_shape(each, f"{place}.labels[{position}]"))
             continue
@@ -208,10 +236,16 @@ def _shape(label: SampleLabel, place: str) -> Shape:
     told = label.property
     if told is None or told.feature is None or not label.name:
         raise UsageError(f"{place}: an object needs a name and property @modelarts:feature")
+    kind, points = told.shape or "bndbox", told.feature
+    if kind == "bndbox":
+        if len(points) != 2 or any(len(point) != 2 for point in points):
+            raise UsageError(f"{place}: a bndbox needs [[x, y], [x, y]]")
+        (x1, y1), (x2, y2) = points
+        points = ((min(x1, x2), min(y1, y2)), (max(x1, x2), max(y1, y2)))  # whichever corner came first
     return Shape(
         label.name,
-        told.shape or "bndbox",
-        told.feature,
+        kind,
+        points,
         confidence=label.score,
         hard_coefficient=told.hard_coefficient,
         hard_reasons=told.hard_reasons or (),

@@ -48,8 +48,8 @@ _MODELS: Final = _EVERY - {AUTO_GROUPING}
 _USES: Final[tuple[tuple[frozenset[str], str], ...]] = (
     (frozenset({AUTO_GROUPING}), "ambiguity image_brightness image_colorfulness n_clusters property result_type"),
     (frozenset({AUTO_GROUPING}), "export_type"),
-    (frozenset({AUTO_LABEL}), "algorithm_type annotation_output inf_output key_sample_output stop_time time"),
-    (frozenset({AUTO_LABEL, PRE_LABEL}), "samples"),
+    (frozenset({AUTO_LABEL}), "algorithm_type stop_time"),
+    (frozenset({AUTO_LABEL, PRE_LABEL}), "annotation_output inf_output key_sample_output samples time"),
     (frozenset({PRE_LABEL}), "req_uri"),
     (frozenset({PRE_LABEL, AUTO_DEPLOY}), "inf_cluster_id inf_config_list model_id"),
     (frozenset({AUTO_DEPLOY}), "collect_rule collect_sample infer_result_output_dir output_dir"),
@@ -96,8 +96,7 @@ def parse_request(body: bytes | str | Mapping[str, Any], place: str = "") -> Tas
     problems: Iterable[str]
     try:
         given = body if isinstance(body, Mapping) else _load(body, place)
-        if unfit := _unfit(given):
-            raise UsageError(f"{place or 'the request'}: {unfit}")
+        _check_fit(given, place)
         normal, problems = _normal_form(RequestBody.model_validate(given))
         if not problems:
             request = TaskRequest.model_validate(normal)
@@ -110,6 +109,13 @@ def parse_request(body: bytes | str | Mapping[str, Any], place: str = "") -> Tas
     if lines:
         raise UsageError("\n".join(f"{place}: {line}" if place else line for line in lines))
     return request
+
+
+def loaded(body: bytes, place: str = "") -> Any:
+    """The JSON value of a body, fit to be written down again. Raises UsageError."""
+    value = _load(body, place)
+    _check_fit(value, place)
+    return value
 
 
 def checked_conditions(
@@ -139,6 +145,10 @@ def notices(request: TaskRequest) -> list[str]:
     lines = [f"{path}: {why}; ignored" for path in fields if (why := _why_ignored(path, request.task_type))]
     if any(model.specification for model in request.config.inf_config_list or ()):
         lines.append("config.inf_config_list: specification has no meaning on one's own machine; ignored")
+    if request.task_type == PRE_LABEL:
+        given = {name for each in request.config.inf_config_list or () for name in _given(each)}
+        for name in sorted(given & {"envs", "instance_count", "weight"}):
+            lines.append(f"config.inf_config_list: {name} belongs to auto-deploy, not to pre-label; ignored")
     return lines
 
 
@@ -253,6 +263,11 @@ def _integer(digits: str) -> int:
     if len(digits) > 400:  # no float is larger, and Python refuses at 4300
         raise ValueError(f"no integer can be meant that has {len(digits)} digits")
     return int(digits)
+
+
+def _check_fit(value: Any, place: str) -> None:
+    if unfit := _unfit(value):
+        raise UsageError(f"{place or 'the request'}: {unfit}")
 
 
 def _unfit(body: Any) -> str | None:

@@ -52,7 +52,8 @@ AUTO_GROUPING: Final = "auto-grouping"
 AUTO_DEPLOY: Final = "auto-deploy"
 
 AndOr = Literal["OR", "AND"]
-LabelType = Annotated[int, one_of(*sorted({*LABEL_TYPES.values(), 600}))]  # 600: video classification
+#: Those of a manifest; besides 103, text triplet entity, and 600, video classification.
+LabelType = Annotated[int, one_of(*sorted({*LABEL_TYPES.values(), 103, 600}))]
 ResultType = Annotated[int, one_of(0, 1)]
 
 
