@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from engine.label.labeling import auto_label
     from engine.label.results import Labeling
     from engine.manifest import read_manifest, write_manifest
+    from engine.models import load_any
+    from engine.prelabel import pre_detect, pre_label
     from engine.samples import Drawing, Label, Sample, Shape
 
 __all__ = [
@@ -87,6 +89,9 @@ __all__ = [
     "group",
     "hard_examples",
     "label_errors",
+    "load_any",
+    "pre_detect",
+    "pre_label",
     "read_manifest",
     "read_samples",
     "write_dataset",
@@ -109,6 +114,8 @@ _ROOMS = {
     "label.labeling": ("auto_label",),
     "label.results": ("Labeling",),
     "manifest": ("read_manifest", "write_manifest"),
+    "models": ("load_any",),
+    "prelabel": ("pre_detect", "pre_label"),
     "samples": ("Drawing", "Label", "Sample", "Shape"),
 }
 

@@ -509,7 +509,7 @@ def test_closing_keeps_what_can_go_on(home: Path, tmp_path: Path) -> None:
 
 def test_a_task_is_not_begun_for_ever(home: Path, tmp_path: Path) -> None:
     database, task_id = queued(home, tmp_path, SLOW)
-    database.move(task_id, [Status.QUEUING], Status.RUNNING, attempts=3)
+    database.move(task_id, [Status.QUEUING], Status.RUNNING, attempts=10)
     with Queue(database, Roots([tmp_path])):
         assert wait_for(database, task_id, Status.FAILED, Status.SUCCEEDED) == Status.FAILED
 

@@ -29,7 +29,7 @@ from engine.server.worker import ERROR, LANDED, OUT, STOPPED, is_held, locked, t
 from engine.tasks.runner import TASK_NAME, Status
 
 #: Times that a task is begun, where its worker and the server died.
-MOST_ATTEMPTS: Final = 3
+MOST_ATTEMPTS: Final = 10
 #: Seconds that a worker has to stop by itself.
 PATIENCE: Final = 4.0
 _TICK: Final = 0.1
@@ -210,6 +210,8 @@ class Queue:
             self._database.move(task_id, AT_WORK, Status.QUEUING)
         elif answer.get("status") == Status.FAILED:
             self._fail(task_id, str(answer.get("error_code", "")), str(answer.get("error_msg", "")))
+        elif code is None:
+            self._fail(task_id, "WorkerDied", "its worker has died again and again, and the server with it")
         else:
             how = f"by signal {-code}" if code is not None and code < 0 else f"with code {code}"
             memory = "; it may have run out of memory" if code == -signal.SIGKILL else ""
