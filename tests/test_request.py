@@ -24,7 +24,15 @@ from engine.tasks.request import (
     read_request,
     request_body,
 )
-from engine.tasks.schema import RequestBody, SmartTaskConfig, TaskRequest, TrainingParameter
+from engine.tasks.schema import (
+    ExportParams,
+    InfConfig,
+    RequestBody,
+    SearchCondition,
+    SmartTaskConfig,
+    TaskRequest,
+    TrainingParameter,
+)
 from engine.tasks.values import plain, scope
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -647,6 +655,14 @@ def test_notices_name_what_will_have_no_effect() -> None:
         "config.n_clusters: belongs to auto-grouping, not to auto-label; ignored",
         "config.stop_time: limits the labeling of videos, and videos are not labeled here; ignored",
     ]
+
+
+def test_the_readme_says_what_every_field_does() -> None:
+    readme = (CONFIGS.parent / "README.md").read_text()
+    table = readme[readme.index("### Every field of the request") : readme.index("## The command line")]
+    models = (RequestBody, SmartTaskConfig, ExportParams, SearchCondition, InfConfig)
+    for name in {name for model in models for name in model.model_fields} - {"config", "op", "props"}:
+        assert f"`{name}`" in table, name
 
 
 # Files

@@ -26,16 +26,21 @@ from test_prelabeling import colored
 
 from engine.cli import main
 from engine.dataset import read_samples
-from engine.errors import InputError
+from engine.errors import InputError, UsageError
 from engine.manifest import read_manifest, write_manifest
 from engine.models import Shelf
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+from engine.server.answers import task_answer
 from engine.server.app import create_app, create_service_app
 from engine.server.checks import Roots
-from engine.server.database import Database
+from engine.server.database import Database, TaskRow
 from engine.server.datasets import add_dataset, begin, change, land
+from engine.server.inferring import Service
 from engine.server.queue import Queue
 from engine.server.worker import task_folder
+from engine.tasks.catalog import run_request
+from engine.tasks.deploying import read_service
+from engine.tasks.request import parse_request
 from engine.tasks.runner import Status
 
 LEARNING = [
@@ -438,6 +443,27 @@ def test_bodies_that_are_too_large(address: str, token: str) -> None:
         problem(answer, 413, "LE.4130", "Content-Length")
 
 
+def test_names_of_any_kind(client: Client) -> None:
+    """Labels hold what people write; what names files stays a name."""
+    sample_id = client.get(f"{client.base}/data-annotations/samples").json()["samples"][0]["sample_id"]
+    for name in ("a/b", "../up", "tab\there", "line\nbreak", "\u202eright to left", "é" * 200, "'; --"):
+        body = {"samples": [{"sample_id": sample_id, "labels": [{"name": name, "type": 0}]}]}
+        assert client.http.put(f"{client.base}/data-annotations/samples", json=body).status_code == 200
+        found = client.get(f"{client.base}/data-annotations/samples/{sample_id}").json()
+        assert found["labels"][0]["name"] == name
+    for name in ("new\nline", "a/b", "", " ", "x" * 101, "\x00"):
+        body = {"dataset_name": name, "data_path": "x"}
+        problem(client.post("/v2/p1/datasets", body), 400, "LE.4000", "dataset_name")
+
+
+def test_a_clock_that_goes_backwards_gives_no_negative_time(tmp_path: Path) -> None:
+    now = time.time()
+    row = TaskRow(1, "t", "p", "d", "auto-label", "n", {}, Status.SUCCEEDED, 1, now, now, now - 3600, "", "")
+    assert task_answer(tmp_path, row)["elapsed_time"] == 0.0
+    running = replace(row, status=Status.RUNNING, started=now + 3600, ended=None)
+    assert task_answer(tmp_path, running)["elapsed_time"] == 0.0
+
+
 # ---- What a server leaves behind. ----
 
 
@@ -675,3 +701,70 @@ def test_a_model_is_served_alone(tmp_path: Path) -> None:
         assert sample.hard == (sample.hard_coefficient >= 0.1)
         result = json.loads((tmp_path / "kept" / str(sample.inference_loc)).read_text())
         assert result["predicted_label"] == sample.labels[0].name
+
+
+def test_several_models_share_the_traffic_and_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
+    """Of four requests three go to the one, one to the other; then a process is killed, and nobody notices."""
+    dataset = colored(tmp_path / "data")
+    onnx_colors(tmp_path / "models" / "a")
+    onnx_colors(tmp_path / "models" / "b", labels=["r", "g", "b"])
+    models = [
+        {"path": f"models/{name}", "model_id": name, "model_name": name, "model_version": "1", "weight": weight}
+        | {"instance_count": 1, "envs": {}}
+        for name, weight in (("a", 75), ("b", 25))
+    ]
+    told = {"collect_sample": True, "output_dir": str(tmp_path / "kept"), "infer_result_output_dir": None}
+    document = {"format": "labelengine-service", "version": 1, "models": models, **told}
+    document |= {"confidence_scope": [0.0, 0.9], "hard_from": 0.1}
+    (tmp_path / "service.json").write_text(json.dumps(document))
+    service = Service("s", read_service(tmp_path), tmp_path)
+    try:
+        content = dataset.path(dataset[0]).read_bytes()
+        said = [service.answer(content)["predicted_label"] for _ in range(8)]
+        assert said.count("red") == 6 and said.count("r") == 2 and said[:4].count("r") == 1
+        for pool in service._pools.values():
+            for process in pool._processes.values():
+                os.kill(process.pid, signal.SIGKILL)
+        time.sleep(0.2)
+        assert service.answer(content)["predicted_label"] in ("red", "r")
+    finally:
+        service.close()
+    document["models"] = [{**models[0], "weight": 60}, models[1]]
+    (tmp_path / "service.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="weights sum to 100"):
+        read_service(tmp_path)
+    document["models"] = [{**models[0], "path": "../elsewhere", "weight": 100}]
+    (tmp_path / "service.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="path must lie below the folder"):
+        read_service(tmp_path)
+
+
+def test_what_a_deployment_asks_for(tmp_path: Path) -> None:
+    """Existing models are served as they are; one without a model_id is trained; weights are needed for several."""
+    shelf = Shelf(tmp_path / "home")
+    dataset = painted(tmp_path / "few")
+    known = shelf.add(onnx_colors(tmp_path / "rgb"), name="rgb")
+
+    def deployed(name: str, **config: Any) -> dict[str, Any]:
+        body = {"task_type": "auto-deploy", "config": {"parameters": LEARNING, **config}}
+        return run_request(parse_request(body), dataset, tmp_path / name, shelf=shelf)["result"]
+
+    listed = [{"model_id": known.model_id, "weight": 30, "instance_count": 2, "envs": {"A": "b"}}, {"weight": 70}]
+    config = {"inf_config_list": listed, "confidence_scope": "0.20-0.80", "collect_sample": False}
+    result = deployed("both", **config)
+    assert result["trained"] and result["model_name"] == "dataset" and result["models"][0]["weight"] == 30
+    plan = read_service(tmp_path / "both")
+    assert [(each.weight, each.instance_count, dict(each.envs)) for each in plan.models] == [
+        (30, 2, {"A": "b"}),
+        (70, 1, {}),
+    ]
+    assert plan.confidence_scope == (0.2, 0.8) and not plan.collect_sample
+    result = deployed("known", model_name="rgb")
+    assert not result["trained"] and result["model_id"] == known.model_id
+    with pytest.raises(UsageError, match="weight must be given"):
+        deployed("no", inf_config_list=[{"model_id": known.model_id}, {}])
+    with pytest.raises(UsageError, match="weights must sum to 100"):
+        deployed("no", inf_config_list=[{"model_id": known.model_id, "weight": 50}, {"weight": 40}])
+    with pytest.raises(UsageError, match="for all models but the one that is trained"):
+        deployed("no", inf_config_list=[{"weight": 50}, {"weight": 50}])
+    assert not (tmp_path / "no").exists()

@@ -11,9 +11,11 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import signal
 import threading
+import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
@@ -80,17 +82,26 @@ class Service:
         """What the next model says of an image, in the documented form. Raises ImageError for what is no image,
         InputError for a model that fails."""
         number = self._next()
-        try:
-            found = self._pool(number).submit(_look, content).result()
-        except BrokenProcessPool:
-            self._replace(number)
-            found = self._pool(number).submit(_look, content).result()  # once more: it may not have been this image
+        found = self._asked(number, content)
+        if found is None:  # once more: it may have been another image that the process died of
+            found = self._asked(number, content)
+        if found is None:
+            raise InputError("the process of the model died of this image, twice")
         if isinstance(found, ImageError):
             raise found
         if isinstance(found, EngineError):
             raise InputError(str(found))
         self._collector.keep(content, found, self.plan.models[number])
         return found.answer
+
+    def _asked(self, number: int, content: bytes) -> Answered | EngineError | None:
+        """What a model says; None where its process has died, and is replaced."""
+        pool = self._pool(number)
+        try:
+            return pool.submit(_look, content).result()
+        except (BrokenProcessPool, CancelledError):
+            self._replace(number, pool)
+            return None
 
     def close(self) -> None:
         with self._lock:
@@ -123,12 +134,12 @@ class Service:
                 )
             return self._pools[number]
 
-    def _replace(self, number: int) -> None:
+    def _replace(self, number: int, broken: ProcessPoolExecutor) -> None:
         _log.warning("service %s: a process of model %s died, and is replaced", self.service_id, number + 1)
         with self._lock:
-            pool = self._pools.pop(number, None)
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            if self._pools.get(number) is broken:  # else another request has done so
+                del self._pools[number]
+        broken.shutdown(wait=False, cancel_futures=True)
 
 
 # ---- In the processes. ----
@@ -137,6 +148,8 @@ _loaded: list[Any] = []
 
 
 def _load(folder: str, threads: int, envs: Mapping[str, str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its processes
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     os.environ.update(envs)
     import torch
 
@@ -144,6 +157,13 @@ def _load(folder: str, threads: int, envs: Mapping[str, str]) -> None:
 
     torch.set_num_threads(threads)
     _loaded[:] = [load_any(Path(folder))]
+
+
+def _end_with(parent: int) -> None:
+    """End when the server has: one that was killed ends nothing itself."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _look(content: bytes) -> Answered | EngineError:

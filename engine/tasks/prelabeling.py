@@ -22,12 +22,14 @@ from engine.errors import UsageError
 from engine.hard.config import HardConfig
 from engine.hard.detected import LOOKING, MEASURING, hard_detections
 from engine.hard.marks import marked, marked_boxes
-from engine.hard.search import NOBODY, Said, search
+from engine.hard.search import NOBODY, Said, Search, search
+from engine.label.classifier import Classifier, ImageClassifier
 from engine.label.results import annotated
 from engine.label.targets import human_labels
 from engine.models import (
     DETECTOR_TYPE,
     AnyModel,
+    ForeignClassifier,
     ForeignDetector,
     ModelInfo,
     Shelved,
@@ -140,7 +142,7 @@ def _prelabel(
 def _prelabel_images(
     this: Run,
     dataset: Dataset,
-    model: Any,
+    model: Classifier | ForeignClassifier,
     hard: HardConfig,
     config: SmartTaskConfig,
     options: Parameters,
@@ -164,24 +166,7 @@ def _prelabel_images(
     samples = annotated(dataset.samples, labeling, time=made_at(config), annotated_by=ANNOTATED_BY)
     judges = np.where(labeling.judges == -1, -1, NOBODY)
     said = Said([sample.source for sample in samples], labeling.labels, labeling.probabilities, judges)
-    done = search(
-        dataset.with_samples(samples),
-        model=model,
-        said=said,
-        boxes=False,
-        config=hard,
-        encoder=encoder_of(options),
-        seed=options.seed,
-        threads=options.threads,
-        device=device_of(options.device),
-        max_pixels=options.max_pixels,
-        folder=this.cache,
-        stage=this.stage,
-        note=this.note,
-        stopped=this.stopped,
-    )
-    for line in done.notes:
-        this.note(line)
+    done = _searched(this, dataset.with_samples(samples), options, hard, model=model, said=said, boxes=False)
     samples = marked(samples, done.found, done.rows.tolist(), done.found.names)
     return delivered(this, dataset, labeling, samples, done.found, done.vectors, config, options, copies, source=source)
 
@@ -225,23 +210,40 @@ def _prelabel_boxes(
             stopped=this.stopped,
         )
     else:
-        done = search(
-            dataset.with_samples(samples),
-            boxes=True,
-            config=hard,
-            encoder=encoder_of(options),
-            seed=options.seed,
-            threads=options.threads,
-            device=device_of(options.device),
-            max_pixels=options.max_pixels,
-            folder=this.cache,
-            stage=this.stage,
-            note=this.note,
-            stopped=this.stopped,
-        )
-        for line in done.notes:
-            this.note(line)
+        done = _searched(this, dataset.with_samples(samples), options, hard, boxes=True)
         found, vectors = done.found, done.vectors
     samples = marked_boxes(samples, found, np.flatnonzero(detection.automatic).tolist())
     assert isinstance(vectors, torch.Tensor)
     return delivered_boxes(this, dataset, detection, samples, found, vectors, config, options, copies, source=source)
+
+
+def _searched(
+    this: Run,
+    dataset: Dataset,
+    options: Parameters,
+    hard: HardConfig,
+    *,
+    boxes: bool,
+    model: ImageClassifier | None = None,
+    said: Said | None = None,
+) -> Search:
+    """The hard examples among the labels that the model gave. said: what it says of each image."""
+    done = search(
+        dataset,
+        model=model,
+        said=said,
+        boxes=boxes,
+        config=hard,
+        encoder=encoder_of(options),
+        seed=options.seed,
+        threads=options.threads,
+        device=device_of(options.device),
+        max_pixels=options.max_pixels,
+        folder=this.cache,
+        stage=this.stage,
+        note=this.note,
+        stopped=this.stopped,
+    )
+    for line in done.notes:
+        this.note(line)
+    return done
