@@ -358,7 +358,7 @@ def test_models(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch)
     assert main(["models", "show", str(tmp_path / "model")]) == 0
     said = lines(capsys)[0]
     assert "labels       cat, 'big\\ndog'" in said
-    assert "trained      2026-01-02 03:04:05, labelengine 0.1.0" in said
+    assert "made         2026-01-02 03:04:05, labelengine 0.1.0" in said
     assert "accuracy     0.9" in said
 
 

@@ -424,7 +424,7 @@ def test_writing_inside_the_data_set_is_said(tmp_path: Path) -> None:
 
 def test_wrong_requests_write_nothing(tmp_path: Path) -> None:
     data = read_samples(image(tmp_path / "data", "a/1.png"))
-    bad: list[dict[str, str]] = [{"to": "coco"}, {"to": "images"}, {"to": "tree", "copy": "move"}]
+    bad: list[dict[str, str]] = [{"to": "pdf"}, {"to": "images"}, {"to": "tree", "copy": "move"}]
     for options in bad:
         with pytest.raises(UsageError, match="must be one of"):
             write_dataset(data, tmp_path / "out", **options)

@@ -35,7 +35,7 @@ def add_convert(commands: Any) -> None:
         _convert,
         "write a data set in another format",
         "Read DATA and write it to OUT as a manifest, or as folders: tree (cat/1.jpg), tile (1.jpg beside 1.txt), voc\n"
-        "(1.jpg beside 1.xml) or yolo. What a format cannot hold is said.",
+        "(1.jpg beside 1.xml), yolo or coco. What a format cannot hold is said.",
         "labelengine convert photos --out labels --to manifest\nlabelengine convert data.manifest --out tree --to tree",
     )
     convert.add_argument("dataset", metavar="DATA", help="a manifest or a folder")
