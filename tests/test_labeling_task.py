@@ -183,9 +183,7 @@ def test_confirmed_labels_are_learned_from_next_time(few: Dataset, tmp_path: Pat
 
 @pytest.mark.parametrize("where", ["/elsewhere", "../elsewhere", "obs://bucket/keys/", "a/../../b"])
 def test_a_wrong_place_for_key_samples_is_said_before_anything_is_read(few: Dataset, where: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"config\.key_sample_output: must be a folder below OUT"
-    ):
+    with pytest.raises(UsageError, match=r"config\.key_sample_output: must be a folder below OUT"):
         labeling_task(request(collect=True, config={"key_sample_output": where}), few)
     labeling_task(request(config={"key_sample_output": where}), few)  # nothing is collected
 
