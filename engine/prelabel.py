@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from engine.dataset import Dataset
-from engine.detect.canvases import located_images
+from engine.detect.canvases import asked_files
 from engine.detect.detecting import found_boxes
 from engine.detect.detector import BoxDetector
 from engine.detect.held_out import held_out_scores as held_out_box_scores
 from engine.detect.results import NOBODY, Detection
 from engine.detect.sketches import fitted as fitted_sketches
 from engine.detect.sketches import sketches_of, with_columns
-from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
-from engine.images import MAX_PIXELS, Pixels, decode_picture, stream
+from engine.errors import Failure, InputError, Stopped, UsageError
+from engine.images import MAX_PIXELS, Pixels, decode_picture
 from engine.label.classifier import Classifier
 from engine.label.opinions import held_out_scores
 from engine.label.plan import Stage
@@ -295,9 +295,7 @@ def _through(
     advance: Callable[[int], None],
     stopped: Callable[[], bool],
 ) -> Iterator[tuple[int, _Found | Failure]]:
-    """The files of the samples at these rows, as a graph from elsewhere wants to see them, asked in batches."""
-    located, lost = located_images(samples, sources, rows)
-    yield from lost
+    """What a graph from elsewhere says of the files of the samples at these rows, seen as it wants to see them."""
 
     def work(at: int, content: bytes) -> _Seen:
         picture = decode_picture(content, max_pixels=max_pixels)
@@ -307,26 +305,7 @@ def _through(
         seen = fitted(given, picture.rgb, place, picture.width, picture.height)
         return seen, place, (picture.width, picture.height)
 
-    waiting: list[tuple[int, _Seen]] = []
-    done = 0
-
-    def asked() -> Iterator[tuple[int, _Found]]:
-        answers = ask([seen for _, seen in waiting]) if waiting else []
-        yield from zip([row for row, _ in waiting], answers, strict=True)
-        waiting.clear()
-
-    for batch in stream([path for _, path in located], work, threads=threads or os.cpu_count() or 1, stopped=stopped):
-        for each in batch:
-            row = located[done][0]
-            done += 1
-            if isinstance(each, ImageError):
-                yield row, Failure(samples[row].source, each.kind, str(each))
-                continue
-            waiting.append((row, each))
-            if len(waiting) == _BATCH:
-                yield from asked()
-                advance(done)
-    if done < len(located):
-        raise Stopped(f"stopped after {done:,} of {len(located):,} images")
-    yield from asked()
-    advance(done)
+    threads = threads or os.cpu_count() or 1
+    return asked_files(
+        samples, sources, rows, work, ask, batch=_BATCH, threads=threads, progress=advance, stopped=stopped
+    )

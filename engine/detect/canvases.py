@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import cv2
 import numpy as np
@@ -27,6 +27,9 @@ from engine.images import NOTES, Picture, Pixels, decode_picture, digest_of, str
 from engine.samples import Sample
 from engine.sources import Sources
 from engine.store import Store
+
+Seen = TypeVar("Seen")
+Answer = TypeVar("Answer")
 
 GREY: Final = 128
 #: Raise it when the same image gives another canvas.
@@ -162,6 +165,50 @@ def read_canvases(
         tuple(failures),
         {note: count for note, count in sorted(notes.items()) if note},
     )
+
+
+def asked_files(
+    samples: Sequence[Sample],
+    sources: Sources,
+    rows: Sequence[int],
+    work: Callable[[int, bytes], Seen],
+    ask: Callable[[list[Seen]], Iterable[Answer]],
+    *,
+    batch: int,
+    threads: int,
+    progress: Callable[[int], None],
+    stopped: Callable[[], bool],
+) -> Iterator[tuple[int, Answer | Failure]]:
+    """What is said of the files of the samples at these rows, each with its row, or why it could not be read.
+
+    work: position and bytes of a file -> what is asked about, in a thread. ask: `batch` of these -> an answer each.
+    progress: called with the number of files done. Raises Stopped once `stopped()` says so.
+    """
+    located, lost = located_images(samples, sources, rows)
+    yield from lost
+    waiting: list[tuple[int, Seen]] = []
+    done = 0
+
+    def asked() -> Iterator[tuple[int, Answer]]:
+        if waiting:
+            yield from zip([row for row, _ in waiting], ask([seen for _, seen in waiting]), strict=True)
+            waiting.clear()
+            progress(done)
+
+    for found in stream([path for _, path in located], work, threads=threads, stopped=stopped):
+        for each in found:
+            row = located[done][0]
+            done += 1
+            if isinstance(each, ImageError):
+                yield row, Failure(samples[row].source, each.kind, str(each))
+                continue
+            waiting.append((row, each))
+            if len(waiting) == batch:
+                yield from asked()
+    if done < len(located):
+        raise Stopped(f"stopped after {done:,} of {len(located):,} images")
+    yield from asked()
+    progress(done)
 
 
 def located_images(

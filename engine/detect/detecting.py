@@ -23,7 +23,7 @@ from engine.dataset import Dataset
 from engine.detect import accurate as accurate_learning
 from engine.detect import fast as fast_learning
 from engine.detect.accurate import accurate
-from engine.detect.canvases import Canvas, Canvases, located_images, read_canvases
+from engine.detect.canvases import Canvas, Canvases, asked_files, located_images, read_canvases
 from engine.detect.crossfit import BoxVerdict
 from engine.detect.decode import Raw
 from engine.detect.detector import BATCH, BoxDetector
@@ -33,9 +33,9 @@ from engine.detect.pool import BoxPool, pool_of
 from engine.detect.results import Detection
 from engine.detect.sizing import canvas_for
 from engine.detect.sketches import Sketches, check_rules, fitted, sketches_of
-from engine.errors import Failure, ImageError, Stopped, UsageError
+from engine.errors import Failure, UsageError
 from engine.files import write_text
-from engine.images import MAX_PIXELS, Pixels, stream
+from engine.images import MAX_PIXELS, Pixels
 from engine.label.clock import Clock
 from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, unbroken
 from engine.label.plan import Stage
@@ -204,40 +204,20 @@ def found_boxes(
     """What a detector finds on the images of the samples at these rows, one by one: likely boxes, more than are given,
     and the width and height of the image; or a failure. Files are read as it goes. Raises Stopped once `stopped()` says
     so."""
-    located, lost = located_images(samples, sources, rows)
-    yield from lost
 
     def work(at: int, content: bytes) -> tuple[Pixels, int, int]:
         pixels, picture = detector.canvas.of(content, max_pixels)
         return pixels, picture.width, picture.height
 
-    waiting: list[tuple[int, tuple[Pixels, int, int]]] = []
-    done = 0
-
-    def asked() -> Iterator[tuple[int, tuple[Boxes, tuple[int, int]] | Failure]]:
-        if not waiting:
-            return
-        pixels = torch.from_numpy(np.stack([found[0] for _, found in waiting])).permute(0, 3, 1, 2)
-        for (row, (_, width, height)), raw in zip(waiting, detector.raw(pixels.to(device)), strict=True):
+    def ask(seen: list[tuple[Pixels, int, int]]) -> Iterator[tuple[Boxes, tuple[int, int]]]:
+        pixels = torch.from_numpy(np.stack([each for each, _, _ in seen])).permute(0, 3, 1, 2)
+        for (_, width, height), raw in zip(seen, detector.raw(pixels.to(device)), strict=True):
             boxes = _likely(detector, raw.cpu(), detector.canvas.scale(width, height), width, height)
-            yield row, (boxes, (width, height))
-        waiting.clear()
+            yield boxes, (width, height)
 
-    for batch in stream([path for _, path in located], work, threads=threads, stopped=stopped):
-        for each in batch:
-            row = located[done][0]
-            done += 1
-            if isinstance(each, ImageError):
-                yield row, Failure(samples[row].source, each.kind, str(each))
-                continue
-            waiting.append((row, each))
-            if len(waiting) == BATCH:
-                yield from asked()
-                progress(done)
-    if done < len(located):
-        raise Stopped(f"stopped after {done:,} of {len(located):,} images")
-    yield from asked()
-    progress(done)
+    return asked_files(
+        samples, sources, rows, work, ask, batch=BATCH, threads=threads, progress=progress, stopped=stopped
+    )
 
 
 def _out_of_fold(verdict: BoxVerdict, canvases: Canvases, pool: BoxPool, n: int) -> list[Boxes | None]:

@@ -11,7 +11,6 @@ shelf.py        models by id, name and version: import, find, remove
 
 from engine.models.documents import MODEL_NAME, WEIGHTS_NAME
 from engine.models.doors import (
-    CLASSIFIER_TYPE,
     DETECTOR_TYPE,
     AnyModel,
     files_of,
@@ -25,7 +24,6 @@ from engine.models.kept import load_detector, load_model, model_digest, save_mod
 from engine.models.shelf import Shelf, Shelved, called
 
 __all__ = [
-    "CLASSIFIER_TYPE",
     "DETECTOR_TYPE",
     "MODEL_NAME",
     "WEIGHTS_NAME",

@@ -30,7 +30,6 @@ from engine.models.foreign import (
 from engine.models.info import ModelInfo, Models
 from engine.models.kept import kept_info, load_detector, load_model
 
-CLASSIFIER_TYPE: Final = "image_classification"
 DETECTOR_TYPE: Final = "object_detection"
 
 AnyModel: TypeAlias = Classifier | BoxDetector | ForeignClassifier | ForeignDetector

@@ -9,7 +9,9 @@
     answers.py      tasks and data sets as the service answers them
     inferring.py    models in processes that answer what is on an image
     services.py     what was deployed, opened when it is asked
-    app.py          the routes
+    wire.py         what every route shares: ids, tokens, bodies, problems
+    *_routes.py     the routes of data sets, tasks, samples, services
+    app.py          all of them together; one service alone
 
 Needs `pip install labelengine[server]`. A task lives in HOME/tasks/ID, a data set in HOME/datasets/ID; the data that
 were registered stay as they are.

@@ -1,0 +1,96 @@
+"""The routes of data sets, and of models that were imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from pydantic import Field
+
+from engine.models import Shelf
+from engine.server import problems
+from engine.server.answers import dataset_answer
+from engine.server.database import OPEN
+from engine.server.datasets import add_dataset
+from engine.server.problems import Problem
+from engine.server.wire import (
+    Allowed,
+    Body,
+    DatasetId,
+    Limit,
+    Offset,
+    ProjectId,
+    Service,
+    body_schema,
+    with_body,
+)
+
+
+class NewDataset(Body):
+    """A data set to register. data_path: a manifest or a folder on the machine of the server. map: where the sources
+    that begin with a prefix lie, as `s3://bucket/=folder/`."""
+
+    dataset_name: str = Field(min_length=1, max_length=100, pattern=r"^[\w][\w .+-]*$")
+    data_path: str = Field(min_length=1, max_length=4096)
+    format: str | None = None
+    map: list[str] = Field(default_factory=list, max_length=64)
+
+
+def dataset_routes(app: FastAPI) -> None:
+    @app.post(
+        "/v2/{project_id}/datasets",
+        status_code=201,
+        summary="Register a data set",
+        openapi_extra=body_schema(NewDataset),
+    )
+    async def add(project_id: ProjectId, service: Allowed, request: Request) -> dict[str, str]:
+        return await with_body(request, NewDataset, lambda body: added(service, project_id, body))
+
+    def added(service: Service, project_id: str, body: NewDataset) -> dict[str, str]:
+        path = service.roots.allowed(Path(body.data_path))
+        for entry in body.map:
+            service.roots.allowed(Path(entry.partition("=")[2] or "/"))
+        if any(each.name == body.dataset_name for each in service.database.datasets(project_id)):
+            raise Problem(400, problems.NAME_TAKEN, f"dataset_name: {body.dataset_name!r} is taken")
+        inside = service.roots.only
+        told = (project_id, body.dataset_name, path, body.format, body.map)
+        return {"dataset_id": add_dataset(service.database, *told, only=inside)}
+
+    @app.get("/v2/{project_id}/datasets", summary="The data sets of a project")
+    def listed(project_id: ProjectId, service: Allowed, limit: Limit = 10, offset: Offset = 0) -> dict[str, Any]:
+        rows = service.database.datasets(project_id)
+        return {"total_number": len(rows), "datasets": [dataset_answer(r, None) for r in rows[offset : offset + limit]]}
+
+    @app.get("/v2/{project_id}/datasets/{dataset_id}", summary="One data set")
+    def one(project_id: ProjectId, dataset_id: DatasetId, service: Allowed) -> dict[str, Any]:
+        row = service.dataset(project_id, dataset_id)
+        return dataset_answer(row, service.data(row))
+
+    @app.delete("/v2/{project_id}/datasets/{dataset_id}", status_code=204, summary="Forget a data set")
+    def remove(project_id: ProjectId, dataset_id: DatasetId, service: Allowed) -> Response:
+        """Its tasks are stopped; the data that were registered stay as they are."""
+        service.dataset(project_id, dataset_id)
+        with service.adding:
+            service.database.remove_dataset(dataset_id)
+        for task in service.database.tasks(dataset_id, OPEN, bodies=False):
+            service.queue.stop(task.task_id)
+        service.standing.forget(dataset_id)
+        return Response(status_code=204)
+
+    @app.get("/v2/{project_id}/models", summary="The models that were imported on this machine")
+    def models(project_id: ProjectId, service: Allowed) -> dict[str, Any]:
+        known, _ = Shelf(service.home).all()
+        found = [
+            {
+                "model_id": each.model_id,
+                "model_name": each.model_name,
+                "model_version": each.model_version,
+                "model_type": each.info.type,
+                "labels": list(each.info.labels),
+                "create_at": round(1000 * each.created.timestamp()),
+            }
+            for each in known
+        ]
+        return {"total_count": len(found), "models": found}
