@@ -79,7 +79,7 @@ def task_routes(app: FastAPI) -> None:
             for row in reversed(service.database.tasks(dataset_id))
             if TYPE_NUMBERS.get(row.kind) in wanted and (not task_name or task_name in row.name)
         ]
-        deploying = any(row.kind == AUTO_DEPLOY for row in service.database.tasks(dataset_id, OPEN))
+        deploying = any(row.kind == AUTO_DEPLOY for row in service.database.tasks(dataset_id, OPEN, bodies=False))
         return {
             "total_count": len(rows),
             "exist_running_deploy_task": deploying,

@@ -59,7 +59,7 @@ Unit = Annotated[float, Query(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Body(BaseModel):
-    """A body that is read in a thread, after the token: see `_body`."""
+    """A body that is read in a thread, after the token: see `with_body`."""
 
     model_config = ConfigDict(extra="forbid")
 
