@@ -46,6 +46,7 @@ _IN_WORDS: Final = {
     "tile": "image classification, a .txt of labels beside an image (tile)",
     "voc": "object detection, PASCAL VOC files (voc)",
     "yolo": "object detection, YOLO files (yolo)",
+    "coco": "object detection, COCO documents (coco)",
     "images": "plain images, nothing is a label (images)",
 }
 

@@ -1,4 +1,4 @@
-"""Samples -> folders: tree, tile, VOC, YOLO (the way back of `folders`), and COCO.
+"""Samples -> folders: tree, tile, VOC, YOLO, COCO: the way back of `folders`.
 
 Images are placed under their own file name, made safe; a clash gets `-2`, `-3`, ... in the order of the samples. A
 person's labels stand for a sample; where there are none, a machine's labels are written as if they were a person's,
@@ -10,12 +10,13 @@ rest goes on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
+from engine.coco import COCO_KINDS, format_coco
 from engine.errors import Failure, ImageError, OutputError
 from engine.folders import (
     IMAGE_EXTENSIONS,
@@ -28,7 +29,7 @@ from engine.folders import (
     stem_of,
 )
 from engine.outfolder import OutFolder, safe_name
-from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample
 from engine.sources import Sources
 from engine.voc import format_voc
 
@@ -60,9 +61,8 @@ _NEITHER_LIST: Final = "{} images of another usage than TRAIN and EVAL are in ne
 _NO_EXTENSION: Final = "{} files have no extension of an image and will not be found when the folder is read"
 _ONE_LINE: Final = "{} labels were written with changed blanks, for a line holds one label"
 _RENAMED: Final = f"{{}} labels cannot name a folder as they are; {LABELS_FILE} says which folder means which"
-#: Where the images of COCO lie, and what it can say of shapes.
+#: Where the images of COCO lie.
 COCO_FOLDER: Final = "images"
-_COCO_KINDS: Final = ("bndbox", "polygon")
 _CLIPPED: Final = "{} boxes reached out of their image and were clipped"
 
 
@@ -187,53 +187,15 @@ def write_coco(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
         if placed is not None and drawing is not None and size is not None:
             listed.append((sample.usage.lower(), placed.removeprefix(f"{COCO_FOLDER}/"), size, drawing))
             tally.counts["labels"] += 1
-    names = sorted({shape.name for *_, drawing in listed for shape in drawing.shapes if shape.kind in _COCO_KINDS})
-    numbers = {name: number for number, name in enumerate(names, start=1)}
+    names = sorted({shape.name for *_, drawing in listed for shape in drawing.shapes if shape.kind in COCO_KINDS})
     for usage in sorted({usage for usage, *_ in listed}) or [""]:
         mine = [(name, size, drawing) for of, name, size, drawing in listed if of == usage]
-        document = _coco_document(mine, numbers, tally)
-        out.write(f"annotations{'-' * bool(usage)}{usage}.json", orjson.dumps(document, option=orjson.OPT_INDENT_2))
+        document, written = format_coco(mine, names)
+        tally.counts["shapes"] += written.total()
+        for shape in (shape for *_, drawing in mine for shape in drawing.shapes if shape.kind not in COCO_KINDS):
+            tally.losses[f"{{}} shapes of kind {shape.kind} were left out: COCO knows boxes and polygons only"] += 1
+        out.write(f"annotations{'-' * bool(usage)}{usage}.json", document)
     return tally
-
-
-def _coco_document(
-    images: Sequence[tuple[str, tuple[int, int, int], Drawing]], numbers: Mapping[str, int], tally: Tally
-) -> dict[str, Any]:
-    annotations: list[dict[str, Any]] = []
-    for image_id, (_, _, drawing) in enumerate(images, start=1):
-        for shape in drawing.shapes:
-            if shape.kind not in _COCO_KINDS:
-                tally.losses[f"{{}} shapes of kind {shape.kind} were left out: COCO knows boxes and polygons only"] += 1
-                continue
-            annotations.append(_coco_annotation(len(annotations) + 1, image_id, numbers[shape.name], shape))
-            tally.counts["shapes"] += 1
-    return {
-        "images": [
-            {"id": number, "file_name": name, "width": size[0], "height": size[1]}
-            for number, (name, size, _) in enumerate(images, start=1)
-        ],
-        "annotations": annotations,
-        "categories": [{"id": number, "name": name} for name, number in numbers.items()],
-    }
-
-
-def _coco_annotation(number: int, image_id: int, category_id: int, shape: Shape) -> dict[str, Any]:
-    xs, ys = ([point[axis] for point in shape.points] for axis in (0, 1))
-    left, top, width, height = min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
-    around = [] if shape.kind == "bndbox" else [coordinate for point in shape.points for coordinate in point]
-    corners = zip(shape.points, (*shape.points[1:], shape.points[0]), strict=True)
-    area = abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in corners)) / 2 if around else width * height
-    sure = {} if shape.confidence is None else {"score": shape.confidence}
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": category_id,
-        "bbox": [left, top, width, height],
-        "area": area,
-        "segmentation": [around] if around else [],
-        "iscrowd": 0,
-        **sure,
-    }
 
 
 def _box_lines(

@@ -1,4 +1,4 @@
-"""Folders -> samples, in the formats that import as a data set: tree, tile, VOC, YOLO, and plain images.
+"""Folders -> samples, in the formats that import as a data set: tree, tile, VOC, YOLO, COCO, and plain images.
 
 - images: any layout, recursive; nothing is a label.
 - tree: `.../label/1.jpg`; the last folder level is the label, images at the root are unlabeled.
@@ -7,13 +7,16 @@
 - voc: `x/1.jpg`, `x/1.xml`, or the devkit, `JPEGImages/` beside `Annotations/`; no xml: unlabeled.
 - yolo: `obj.names`, `obj.data`, `train.txt`, `valid.txt`, `obj_train_data/`; no txt: unlabeled; an empty one: labeled,
   nothing is there.
+- coco: one or more documents (`annotations.json`, `annotations/instances_train.json`, `train/_annotations.coco.json`)
+  that list the images; not listed: unlabeled; listed without an annotation: labeled, nothing is there.
 
 `list_folder` looks once at what lies there, `detect` says which format it is, `READERS` read it. Sources are paths
 relative to the folder, with `/`, sorted as strings; hidden files and folders are skipped; extensions count in any
 letter case. A folder that several links lead to is read once, by its real path where there is one; a link to a folder
 above is not followed. What cannot be read is a `Failure`; what was passed over is said in notes.
 
-Boxes are xyxy pixels of the upright image (EXIF orientation applied). Pixels are never decoded: only YOLO needs the
+Boxes are xyxy pixels of the upright image (EXIF orientation applied), but those of VOC and COCO files, which are as
+they are written. Pixels are never decoded: only YOLO needs the
 size of an image, and reads it from the header.
 """
 
@@ -25,12 +28,14 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import orjson
 
+from engine.coco import looks_like_coco, parse_coco
 from engine.errors import Failure, ImageError, InputError, VocError
 from engine.samples import (
     IMAGE_CLASSIFICATION,
@@ -59,6 +64,10 @@ _PROBES: Final = 500
 
 _YOLO_FILES: Final = ("obj.names", "obj.data", "train.txt", "valid.txt")
 YOLO_FOLDER: Final = "obj_train_data"
+#: Names of COCO documents, how many there may be, and who draws what comes with a score.
+_COCO_NAME: Final = re.compile(r"(instances|annotation|coco|labels)[^/]*$|(^|/)annotations/[^/]*$", re.IGNORECASE)
+_MOST_DOCUMENTS: Final = 64
+COCO_MACHINE: Final = "coco"
 #: Boxes come out of YOLO's rounded fractions on a grid of 1/1000 pixel, so that whole pixels are whole again.
 _GRID: Final = 3
 
@@ -145,16 +154,18 @@ def list_folder(root: Path) -> Listing:
 def detect(listing: Listing, *, plain: bool = False) -> tuple[str, tuple[str, ...]]:
     """Which format a folder has, and what speaks for others, in words.
 
-    In this order: `obj.names` at the root: yolo. `JPEGImages/` beside `Annotations/`: voc. An image with an xml of
-    its name: voc; with a txt of its name that reads as labels: tile; both: what more images have. Images with a
-    txt that does not read as labels: images, for whoever wrote those did not mean the folders. Else images
-    in folders: tree, unless `plain`. Else images.
+    In this order: `obj.names` at the root: yolo. A COCO document: coco. `JPEGImages/` beside `Annotations/`: voc. An
+    image with an xml of its name: voc; with a txt of its name that reads as labels: tile; both: what more images have.
+    Images with a txt that does not read as labels: images, for whoever wrote those did not mean the folders. Else
+    images in folders: tree, unless `plain`. Else images.
 
     A txt reads as labels when it is UTF-8, at most 64 KB, its lines at most 128 characters (no captions), and not all
     of them YOLO boxes (five numbers); most of up to 500 txt files looked at must.
     """
     if "obj.names" in listing.others:
         return "yolo", ()
+    if _coco_documents(listing):
+        return "coco", ()
     if _devkits(listing):
         return "voc", ()
     xmls, texts = _by_stem(listing, ".xml"), _by_stem(listing, ".txt")
@@ -483,6 +494,82 @@ def _listed_image(line: str, images: frozenset[str]) -> str | None:
     return next((end for end in ends if end in images), None)
 
 
+def read_coco(listing: Listing) -> Found:
+    """The documents say what is drawn on the images that they list. A name is that of the file, from where the document
+    lies, or from a folder beside or above it; else of the only image of that name. The usage is that which the name of
+    the document says. Raises InputError where there is no document, or one is broken."""
+    documents = _coco_documents(listing)
+    if not documents:
+        raise InputError("a COCO folder has a document with images, annotations and categories, as annotations.json")
+    drawn: dict[str, Sample] = {}
+    failures: list[Failure] = []
+    lost: list[str] = []
+    outlines = crowds = twice = 0
+    find = _Finder(listing.images)
+    for place in documents:
+        found = parse_coco(_read_bytes(listing.root / place, _LIST_BYTES), place)
+        failures += found.failures
+        outlines, crowds = outlines + found.outlines, crowds + found.crowds
+        for image in found.images:
+            source = find(image.file_name, place)
+            if source is None:
+                lost.append(image.file_name)
+                continue
+            twice += source in drawn
+            by = COCO_MACHINE if image.scored else None
+            label = Label(OBJECT_DETECTION, annotated_by=by, drawing=image.drawing)
+            drawn.setdefault(source, with_size(Sample(source, (label,), usage=_usage_of(place))))
+    notes = [
+        (outlines, "outlines beside boxes were passed over: boxes are read"),
+        (crowds, "regions of many objects (iscrowd) were left out"),
+        (twice, "images are listed more than once: the first counts"),
+        (len(lost), f"images are listed and not in the folder, such as {lost[0] if lost else ''}"),
+    ]
+    samples = tuple(drawn.get(image) or Sample(image) for image in listing.images)
+    return Found(samples, tuple(failures), tuple(f"{count:,} {words}" for count, words in notes if count))
+
+
+def _coco_documents(listing: Listing) -> list[str]:
+    """Files that are named like COCO documents, and look like them."""
+    named = [name for name in listing.others if ending_of(name) == ".json" and _COCO_NAME.search(name)]
+    found = []
+    for name in named[:_MOST_DOCUMENTS]:
+        with suppress(InputError):
+            if looks_like_coco(_read_bytes(listing.root / name, _LIST_BYTES)):
+                found.append(name)
+    return found
+
+
+class _Finder:
+    """Where the image of a name lies."""
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self._images = frozenset(images)
+        self._by_name: dict[str, list[str]] = {}
+        for image in images:
+            self._by_name.setdefault(_last(image), []).append(image)
+
+    def __call__(self, name: str, document: str) -> str | None:
+        """The image that a document means by a name."""
+        folder = document.rpartition("/")[0]
+        part = next(iter(re.findall(r"instances_(\w+)\.json$", document)), "")
+        while True:
+            for below in ("", "images/", *((f"{part}/", f"images/{part}/") if part else ())):
+                if (path := f"{folder}/{below}{name}".removeprefix("/")) in self._images:
+                    return path
+            if not folder:
+                break
+            folder = folder.rpartition("/")[0]
+        alike = self._by_name.get(_last(name), [])
+        return alike[0] if len(alike) == 1 else None
+
+
+def _usage_of(document: str) -> str:
+    words = re.split(r"[^a-z]+", document.lower())
+    known = {"train": "TRAIN", "val": "EVAL", "valid": "EVAL", "validation": "EVAL", "eval": "EVAL", "test": "TEST"}
+    return next((known[word] for word in reversed(words) if word in known), "")
+
+
 def image_size(path: Path) -> tuple[int, int, int]:
     """(width, height, depth) of an image as it is looked at (EXIF orientation applied), from its header.
 
@@ -520,6 +607,7 @@ READERS: Final[dict[str, Callable[[Listing], Found]]] = {
     "tile": read_tile,
     "voc": read_voc_folder,
     "yolo": read_yolo,
+    "coco": read_coco,
 }
 
 
@@ -572,8 +660,8 @@ def _unused(files: Mapping[str, str], used: set[str], ending: str) -> tuple[str,
     return (f"{len(left):,} {ending} files belong to no image, such as {left[0]}",) if left else ()
 
 
-def _read_text(path: Path, limit: int) -> str:
-    """A UTF-8 text of at most `limit` bytes, without a byte order mark. Raises InputError."""
+def _read_bytes(path: Path, limit: int) -> bytes:
+    """A file of at most `limit` bytes. Raises InputError."""
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
@@ -581,6 +669,12 @@ def _read_text(path: Path, limit: int) -> str:
         raise InputError(f"cannot be read: {error.strerror or error}") from error
     if len(content) > limit:
         raise InputError(f"must have at most {limit:,} bytes, got more")
+    return content
+
+
+def _read_text(path: Path, limit: int) -> str:
+    """A UTF-8 text of at most `limit` bytes, without a byte order mark. Raises InputError."""
+    content = _read_bytes(path, limit)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

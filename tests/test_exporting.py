@@ -202,6 +202,13 @@ def test_coco(drawn: Dataset, tmp_path: Path) -> None:
     assert any("1 shapes of kind circle were left out" in line for line in answer["notices"])
     theirs = COCO(str(tmp_path / "out" / "annotations.json"))
     assert len(theirs.getAnnIds(imgIds=[1])) == 2 and not theirs.getAnnIds(imgIds=[2])
+    back = read_samples(tmp_path / "out")
+    assert [[(box.name, box.xyxy) for box in each.boxes] for each in back] == [
+        [("car", (10, 5, 30, 25)), ("road", (0, 20, 40, 40))],
+        [],
+        [],
+    ]
+    assert [each.state for each in back] == ["ALL", "ALL", "NONE"]  # on the second somebody drew nothing
     run(
         export_task(drawn, Wanted("coco", ExportParams(ratio_sample_usage=True, train_sample_ratio=0.5))),
         tmp_path / "b",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
@@ -16,6 +17,7 @@ from engine.folders import (
     detect,
     image_size,
     list_folder,
+    read_coco,
     read_images,
     read_tile,
     read_tree,
@@ -498,3 +500,142 @@ def test_what_is_no_image_has_no_size(tmp_path: Path) -> None:
         "gone.jpg": "missing",
         "huge.png": "too_large",
     }
+
+
+# --- coco
+
+
+def coco(root: Path, name: str, images: list[object], annotations: list[object]) -> None:
+    categories = [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]
+    text(root, name, json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+def test_coco_boxes(tmp_path: Path) -> None:
+    put(tmp_path, "images/1.jpg", "images/2.jpg", "images/3.jpg")
+    coco(
+        tmp_path,
+        "annotations.json",
+        [{"id": 10, "file_name": "1.jpg", "width": 100, "height": 50}, {"id": 11, "file_name": "2.jpg"}],
+        [
+            {"image_id": 10, "category_id": 3, "bbox": [10, 5, 30, 40], "segmentation": [[10, 5, 40, 5, 40, 45]]},
+            {"image_id": 10, "category_id": 7, "segmentation": [[1, 2, 3, 2, 3, 4.5]]},
+            {"image_id": 10, "category_id": 7, "bbox": [0, 0, 9, 9], "iscrowd": 1, "segmentation": {"counts": "x"}},
+        ],
+    )
+    assert detect(list_folder(tmp_path)) == ("coco", ())
+    found = read_coco(list_folder(tmp_path))
+    first, second, third = found.samples
+    (label,) = first.labels
+    assert label.type == OBJECT_DETECTION and label.by_human and first.property[SIZE_KEY] == [100, 50, 3]
+    assert label.drawing is not None
+    box, outline = label.drawing.shapes
+    assert (box.name, box.xyxy, outline.kind, outline.points) == (
+        "cat",
+        (10, 5, 40, 45),
+        "polygon",
+        ((1, 2), (3, 2), (3, 4.5)),
+    )
+    assert second.labels[0].drawing is not None and second.labels[0].drawing.shapes == ()  # looked at, nothing is there
+    assert third.labels == () and found.failures == ()
+    assert found.notes == (
+        "1 outlines beside boxes were passed over: boxes are read",
+        "1 regions of many objects (iscrowd) were left out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "image", "listed", "usage"),
+    [
+        ("annotations/instances_val2017.json", "val2017/1.jpg", "1.jpg", "EVAL"),
+        ("annotations/instances_train.json", "images/train/a/1.jpg", "a/1.jpg", "TRAIN"),
+        ("train/_annotations.coco.json", "train/1.jpg", "1.jpg", "TRAIN"),
+        ("test.coco.json", "somewhere/else/1.jpg", "old\\path\\1.jpg", "TEST"),
+        ("annotations-eval.json", "images/1.jpg", "1.jpg", "EVAL"),
+        ("labels.json", "data/1.jpg", "1.jpg", ""),
+    ],
+)
+def test_where_the_images_of_coco_lie(tmp_path: Path, document: str, image: str, listed: str, usage: str) -> None:
+    put(tmp_path, image)
+    coco(
+        tmp_path,
+        document,
+        [{"id": "a", "file_name": listed}],
+        [{"image_id": "a", "category_id": 3, "bbox": [1, 1, 2, 2]}],
+    )
+    (sample,) = read_coco(list_folder(tmp_path)).samples
+    assert (sample.source, sample.usage, len(sample.boxes)) == (image, usage, 1)
+
+
+def test_several_documents_and_images_that_are_not_there(tmp_path: Path) -> None:
+    put(tmp_path, "train/1.jpg", "test/1.jpg", "test/2.jpg")
+    for part in ("train", "test"):
+        listed = [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "9.jpg"}]
+        coco(
+            tmp_path,
+            f"{part}/_annotations.coco.json",
+            listed,
+            [{"image_id": 1, "category_id": 7, "bbox": [1, 1, 2, 2], "score": 0.5}],
+        )
+    found = read_coco(list_folder(tmp_path))
+    assert [(sample.source, sample.usage, len(sample.labels)) for sample in found.samples] == [
+        ("test/1.jpg", "TEST", 1),
+        ("test/2.jpg", "", 0),
+        ("train/1.jpg", "TRAIN", 1),
+    ]
+    assert not found.samples[0].labels[0].by_human  # every box came with a score
+    assert found.notes == ("2 images are listed and not in the folder, such as 9.jpg",)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"image_id": 1, "category_id": 4, "bbox": [1, 1, 2, 2]}, "category_id must be that of a category, got 4"),
+        ({"image_id": 1, "category_id": 3, "bbox": [1, 1, 0, 2]}, "bbox must be x, y, width > 0, height > 0"),
+        ({"image_id": 1, "category_id": 3, "bbox": [1, None, 3, 2]}, "bbox must be x, y"),
+        ({"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2], "score": 2}, "confidence must be in [0, 1], got 2"),
+        (
+            {"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2], "score": "high"},
+            "score must be in [0, 1], got 'high'",
+        ),
+        ({"image_id": 2, "category_id": 3, "bbox": [1, 1, 2, 2]}, "image_id must be that of an image, got 2"),
+        ({"image_id": [1], "category_id": 3, "bbox": [1, 1, 2, 2]}, "image_id must be that of an image"),
+        ("no annotation", "image_id must be that of an image"),
+    ],
+)
+def test_annotations_that_cannot_be_read_are_told_and_the_others_count(
+    tmp_path: Path, annotation: object, message: str
+) -> None:
+    put(tmp_path, "1.jpg")
+    good = {"image_id": 1, "category_id": 3, "bbox": [1, 1, 2, 2]}
+    coco(tmp_path, "annotations.json", [{"id": 1, "file_name": "1.jpg"}], [good, annotation])
+    found = read_coco(list_folder(tmp_path))
+    (failure,) = found.failures
+    assert message in failure.reason and "annotations[1]" in failure.reason
+    assert len(found.samples[0].boxes) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [], "annotations": [], "categories": [', "annotations.json: must be JSON"),
+        ('{"images": {}, "annotations": [], "categories": []}', "must be a COCO document with the lists"),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', r"images\[0\]: must have an id of its own"),
+        (
+            '{"images": [], "annotations": [], "categories": [{"id": 1}]}',
+            r"categories\[0\]: must have an id of its own",
+        ),
+    ],
+)
+def test_documents_that_are_none(tmp_path: Path, content: str, message: str) -> None:
+    put(tmp_path, "1.jpg")
+    text(tmp_path, "annotations.json", content)
+    with pytest.raises(InputError, match=message):
+        read_coco(list_folder(tmp_path))
+
+
+def test_json_that_is_something_else_is_no_coco(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.jpg")
+    text(tmp_path, "annotations.json", '{"a": 1}')
+    assert detect(list_folder(tmp_path))[0] == "tree"
+    with pytest.raises(InputError, match="a COCO folder has a document"):
+        read_coco(list_folder(tmp_path))

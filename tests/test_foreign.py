@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,11 @@ from foreign_models import COLORS, SIDE, bright_detector, described, exported, o
 from torch import Tensor, nn
 
 from engine.errors import InputError, MissingExtraError
+from engine.hard.box_look import Looked, box_changes
+from engine.hard.reasons import OPERATORS
 from engine.models import ForeignClassifier, ForeignDetector, load_any, load_model, read_model_info
 from engine.models.foreign import ForeignInput, Placed, fitted, placed
-from engine.predictions import Boxes
+from engine.predictions import Boxes, Predictions
 
 
 def classifier(folder: Path) -> ForeignClassifier:
@@ -359,3 +363,45 @@ def test_a_graph_of_one_image_at_a_time_must_say_so(tmp_path: Path) -> None:
     described(tmp_path, **told, input={"width": SIDE, "height": SIDE})
     with pytest.raises(InputError, match=r"needs `batch` in model\.json"):
         load_any(tmp_path)
+
+
+class Lamps:
+    """Finds the bright rectangle of an image where it lies in the left half; sees 60 x 40 pixels."""
+
+    labels = ("lamp",)
+    side = 60
+
+    def predict(self, images: Tensor) -> Predictions:
+        assert max(images.shape[2:]) <= self.side
+        found = [found_bright(image) for image in images]
+        return Predictions(self.labels, boxes=tuple(each if left(each, images.shape[3]) else NOTHING for each in found))
+
+
+NOTHING = Boxes(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+
+def left(boxes: Boxes, width: int) -> bool:
+    return bool((boxes.xyxy[:, 2] <= width / 2).all())
+
+
+def found_bright(image: Tensor) -> Boxes:
+    light = (image.mean(dim=0) > 0.6).nonzero()
+    (y1, x1), (y2, x2) = light.amin(dim=0).tolist(), (light.amax(dim=0) + 1).tolist()
+    return Boxes(torch.tensor([[x1, y1, x2, y2]]).float(), torch.tensor([0.8]), torch.zeros(1, dtype=torch.int64))
+
+
+def test_any_detector_is_asked_whether_boxes_stay_where_the_image_is_altered(tmp_path: Path) -> None:
+    pixels = np.zeros((80, 120, 3), np.uint8)  # twice what the detector sees
+    pixels[20:40, 12:36] = 255
+    path = tmp_path / "lamp.png"
+    cv2.imwrite(os.fspath(path), pixels)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    box, sure = torch.tensor([[12.0, 20.0, 36.0, 40.0]]), torch.tensor([0.8])
+    asked = [(path, 1), (path, 0), (tmp_path / "broken.png", 1)]
+    looked = [Looked(place, box, torch.tensor([kind]), sure, -1) for place, kind in asked]
+    names = ("fliplr", "sharpen", "translate")
+    found = box_changes(looked, Lamps(), names, names=("cat", "lamp"), threads=1, max_pixels=10**6)
+    lamp, misnamed, unreadable = torch.stack([found[OPERATORS[name]] for name in names]).T
+    assert lamp.tolist() == [1.0, 0.0, pytest.approx(0.0, abs=0.15)]  # mirrored it lies where nothing is found
+    assert misnamed.tolist() == [1.0, 1.0, 1.0]
+    assert unreadable.isnan().all()

@@ -22,6 +22,7 @@ ORDER = (
         "sources",
         "manifest",
         "voc",
+        "coco",
         "outfolder",
         "folders",
         "exports",

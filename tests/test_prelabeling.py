@@ -15,6 +15,7 @@ from foreign_models import COLORS, bright_detector, onnx_colors
 from engine.cli import main
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, UsageError
+from engine.hard.reasons import OPERATORS
 from engine.manifest import write_manifest
 from engine.models import Shelf, load_any
 from engine.prelabel import pre_detect, pre_label
@@ -194,6 +195,12 @@ def test_boxes_of_a_detector_from_elsewhere(tmp_path: Path) -> None:
     assert written[5].labels[0].annotated_by == "modelarts/pre-label"
     said = read_candidates(tmp_path / "out" / "candidates.npz")
     assert said.labels == ("lamp",) and said.known.all() and (said.judges == -1).all()
+    assert not any("aug_consistent_mining did not run" in line for line in answer["notices"])
+    hard = ["hard", str(tmp_path / "out"), "--model", str(tmp_path / "bright"), "--aug-op-config", "fliplr:1+add:1"]
+    assert main([*hard, "--out", str(tmp_path / "hard")]) == 0
+    with np.load(tmp_path / "hard" / "hard_scores.npz") as file:
+        scores = dict(zip(file["reasons"].tolist(), file["scores"].T, strict=True))
+    assert (scores[OPERATORS["fliplr"]][2:] < 0.2).all()  # a mirrored lamp is a lamp
     assert confirm(tmp_path / "out", all=True).confirmed == 10
 
 

@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from conftest import draw, painted
+from fastapi.routing import APIRoute
 from foreign_models import onnx_colors
+from pydantic import TypeAdapter
+from starlette.routing import Match
 from test_prelabeling import colored
 
 from engine.cli import main
@@ -29,19 +33,21 @@ from engine.dataset import read_samples
 from engine.errors import InputError, UsageError
 from engine.manifest import read_manifest, write_manifest
 from engine.models import Shelf
-from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.server.answers import task_answer
 from engine.server.app import create_app, create_service_app
 from engine.server.checks import Roots
 from engine.server.database import Database, TaskRow
-from engine.server.datasets import add_dataset, begin, change, land
+from engine.server.datasets import add_dataset, begin, change, forget_base, land
 from engine.server.inferring import Service
 from engine.server.queue import Queue
 from engine.server.worker import task_folder
 from engine.tasks.catalog import run_request
+from engine.tasks.confirming import confirm
 from engine.tasks.deploying import read_service
 from engine.tasks.request import parse_request
 from engine.tasks.runner import Status
+from engine.voc import read_voc
 
 LEARNING = [
     {"label": name, "value": value}
@@ -76,12 +82,27 @@ def served(app: Any) -> Iterator[str]:
         thread.join()
 
 
+#: The routes as the document of the service has them.
+ROUTES = [route for route in create_app(Path("nowhere")).routes if isinstance(route, APIRoute)]
+
+
+def has_its_form(answer: httpx.Response) -> None:
+    """Every answer is what the OpenAPI document says, to the last field."""
+    if answer.status_code >= 300:
+        return
+    asked = {"type": "http", "method": answer.request.method, "path": answer.request.url.path}
+    (route,) = (route for route in ROUTES if route.matches(asked)[0] == Match.FULL)
+    if route.response_model is not None:
+        TypeAdapter(route.response_model).validate_json(answer.read(), strict=True)
+
+
 class Client:
     """A client of one project, and the data set that it works with."""
 
     def __init__(self, address: str, token: str | None, project: str = "p1") -> None:
         headers = {} if token is None else {"X-Auth-Token": token}
-        self.http = httpx.Client(base_url=address, headers=headers, timeout=60)
+        hooks = {"response": [has_its_form]}
+        self.http = httpx.Client(base_url=address, headers=headers, timeout=60, event_hooks=hooks)
         self.project = project
         self.dataset_id = ""
 
@@ -203,7 +224,7 @@ def test_the_whole_story(client: Client, place: Path) -> None:
 
     image = Path(read_samples(place / "home" / "datasets" / client.dataset_id / "current.manifest")[0].source)
     answers = [
-        client.http.post(f"/v1/infers/{service_id}", files={"images": image.open("rb")}),
+        client.http.post(f"/v1/infers/{service_id}", files={"images": image.read_bytes()}),
         client.http.post(f"/v1/infers/{service_id}", json={"image": base64.b64encode(image.read_bytes()).decode()}),
         client.http.post(f"/v1/infers/{service_id}", content=image.read_bytes(), headers={"content-type": "image/png"}),
     ]
@@ -601,6 +622,58 @@ def test_what_people_do_while_a_task_runs_stays(home: Path, tmp_path: Path) -> N
     assert dict(second.property) == {"light": 2, "color": "red"} and dict(third.property) == {}
 
 
+def test_drawings_that_nobody_mentions_any_more_are_removed(home: Path, tmp_path: Path) -> None:
+    """One change later: who began to read the manifest before still finds them, and so does a task that runs."""
+    draw(tmp_path / "data" / "a.png")
+    write_manifest(tmp_path / "data" / "few.manifest", [Sample("a.png")])
+    database = Database(home)
+    dataset_id = add_dataset(database, "p1", "few", tmp_path / "data" / "few.manifest")
+    folder = home / "datasets" / dataset_id
+
+    def box(x: int) -> None:
+        drawing = Drawing((Shape("lamp", "bndbox", ((x, 1), (x + 5, 9))),), (32, 24, 3))
+        label = Label(type=OBJECT_DETECTION, drawing=drawing)
+        change(home, dataset_id, lambda now: [replace(each, labels=(label,)) for each in now])
+
+    def lefts() -> set[float]:
+        return {read_voc(path)[0].shapes[0].points[0][0] for path in (folder / "annotations").glob("*.xml")}
+
+    box(1)
+    box(2)
+    assert lefts() == {1, 2}
+    box(3)
+    assert lefts() == {2, 3}
+    begin(home, dataset_id, "task")
+    box(4)
+    box(5)
+    assert lefts() == {3, 4, 5}
+    forget_base(home, dataset_id, "task")
+    box(6)
+    assert lefts() == {5, 6}
+    (sample,) = read_samples(folder / "current.manifest")
+    assert sample.boxes[0].xyxy[0] == 6
+
+
+def test_confirming_one_drawing_changes_no_other(home: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "data" / name)
+    write_manifest(tmp_path / "data" / "few.manifest", [Sample("a.png"), Sample("b.png")])
+    database = Database(home)
+    dataset_id = add_dataset(database, "p1", "few", tmp_path / "data" / "few.manifest")
+    manifest = home / "datasets" / dataset_id / "current.manifest"
+    drawing = Drawing((Shape("lamp", "bndbox", ((1, 1), (6, 9)), confidence=0.7),), (32, 24, 3))
+    label = Label(type=OBJECT_DETECTION, drawing=drawing, annotated_by="modelarts/pre-label")
+
+    def sure() -> list[float | None]:
+        return [sample.boxes[0].confidence for sample in read_samples(manifest)]
+
+    change(home, dataset_id, lambda now: [replace(each, labels=(label,)) for each in now])
+    confirm(manifest, samples=["a.png"])
+    assert sure() == [None, 0.7]
+    change(home, dataset_id, lambda now: [replace(each, labels=(label,)) for each in now])  # labeled anew
+    assert sure() == [0.7, 0.7]
+
+
 def test_what_lies_outside_the_roots_is_left_out(home: Path, tmp_path: Path) -> None:
     draw(tmp_path / "data" / "a.png")
     draw(tmp_path / "secret" / "b.png")
@@ -701,6 +774,14 @@ def test_a_model_is_served_alone(tmp_path: Path) -> None:
         assert sample.hard == (sample.hard_coefficient >= 0.1)
         result = json.loads((tmp_path / "kept" / str(sample.inference_loc)).read_text())
         assert result["predicted_label"] == sample.labels[0].name
+    # All the miners, afterwards: what was collected is a data set of automatic labels.
+    (tmp_path / "kept" / "images").unlink()
+    (tmp_path / "kept" / "gone").rename(tmp_path / "kept" / "images")
+    write_manifest(tmp_path / "data" / "train.manifest", dataset.samples)
+    train = ["--train", str(tmp_path / "data" / "train.manifest"), "--model", str(model)]
+    assert main(["hard", str(tmp_path / "kept" / "collected.manifest"), *train, "--out", str(tmp_path / "hard")]) == 0
+    with np.load(tmp_path / "hard" / "hard_scores.npz") as file:
+        assert {19, 20, 30} & set(file["reasons"].tolist()) and len(file["coefficients"]) == 3
 
 
 def test_several_models_share_the_traffic_and_a_process_that_dies_is_replaced(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Final
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from engine.detect.losses import boxes_of
 from engine.detect.network import Maps
+from engine.detect.overlaps import batched_nms
 
 #: Boxes of an image at most: at first, and after those that are there twice went.
 _PEAKS: Final = 1_000

@@ -65,6 +65,11 @@ class BoxDetector:
     calibration: Calibration
     thresholds: tuple[float, ...]
 
+    @property
+    def side(self) -> int:
+        """The longer side of what it sees of an image, in pixels."""
+        return max(self.canvas.height, self.canvas.width)
+
     def predict(self, images: Tensor) -> Predictions:
         """(B, 3, H, W) float RGB in [0, 1], of any size -> the boxes that it gives, in pixels of these images, by
         confidence from high to low. Raises InputError for another shape."""

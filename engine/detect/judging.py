@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from engine.detect.decode import Raw
 from engine.detect.detector import Calibration, logits_of
+from engine.detect.overlaps import box_iou
 from engine.label.heads import unseen_share
 
 _Floats = npt.NDArray[np.float64]

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torchvision.ops import box_iou
 
+from engine.detect.overlaps import box_iou
 from engine.detect.results import Detection
 from engine.hard.examples import HardExamples, HardLabels
 from engine.label.training import generator_of

@@ -2,7 +2,8 @@
 
 In: images with boxes on them, file by file, and a `BoxDetector`. Out: a vector of each box by each network; how much
 each box changes when its image is altered, by operator: boxes found on the altered image are mapped back and held
-against it; and what is seen on altered images where there is no box. Knows nothing of labels.
+against it; and what is seen on altered images where there is no box. Of a detector that is none of ours, whose inside
+nobody sees, `box_changes` tells the changes alone. Knows nothing of labels.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou, roi_align
 
 from engine.detect.decode import Raw, decoded, probable
 from engine.detect.detector import BATCH, BoxDetector
 from engine.detect.network import CELL, Detector, Maps
+from engine.detect.overlaps import box_iou, roi_align
 from engine.errors import ImageError, Stopped
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.operators import PLACES
 from engine.hard.reasons import OPERATORS
-from engine.images import Pixels, stream
+from engine.images import Pixels, decode_picture, stream
+from engine.predictions import Predictor
 
 #: A box that is found on an altered image is the same from this overlap on; one that overlaps none so much is new.
 _SAME: Final = 0.3
@@ -43,6 +46,15 @@ class Looked:
     classes: Tensor
     scores: Tensor
     judge: int
+
+
+class Detecting(Predictor, Protocol):
+    """A detector, whoever made it."""
+
+    @property
+    def side(self) -> int:
+        """The longer side, in pixels, of what it sees of an image."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +184,74 @@ class _Look:
 
     def _sure(self, raw: Raw) -> Tensor:
         return self._detector.calibration.probabilities(raw)
+
+
+def box_changes(
+    images: Sequence[Looked],
+    detector: Detecting,
+    operators: Sequence[str],
+    *,
+    names: Sequence[str],
+    threads: int,
+    max_pixels: int,
+    progress: Callable[[int], None] = lambda done: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict[int, Tensor]:
+    """By reason (m,) in [0, 1], how much each of the m boxes changes for any detector; NaN where its place is not on
+    the altered image, or the image cannot be read.
+
+    names: of the classes of `images`. Raises Stopped once `stopped()` says so.
+    """
+    first = np.concatenate([[0], np.cumsum([len(each.xyxy) for each in images])]).astype(np.int64)
+    found = {OPERATORS[name]: torch.full((int(first[-1]),), torch.nan) for name in operators}
+
+    def work(at: int, content: bytes) -> tuple[Pixels, float]:
+        picture = decode_picture(content, max_pixels=max_pixels)
+        pixels = _shrunk(picture.rgb, detector.side)
+        return pixels, pixels.shape[1] / picture.width
+
+    done = 0
+    for batch in stream([each.path for each in images], work, threads=threads, stopped=stopped):
+        for each in batch:
+            if not isinstance(each, ImageError):
+                pixels, scale = each
+                x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+                place = slice(first[done], first[done + 1])
+                for reason, change in _changed(images[done], detector, operators, names, x, scale).items():
+                    found[reason][place] = change
+            done += 1
+            progress(done)
+    if done < len(images):
+        raise Stopped(f"stopped after {done:,} of {len(images):,} images")
+    return found
+
+
+def _shrunk(rgb: Pixels, side: int) -> Pixels:
+    """(h, w, 3) with its longer side no longer than that."""
+    scale = side / max(rgb.shape[:2])
+    if scale >= 1:
+        return rgb
+    size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _changed(
+    own: Looked, detector: Detecting, operators: Sequence[str], names: Sequence[str], x: Tensor, scale: float
+) -> dict[int, Tensor]:
+    """By reason (m,) of the boxes of one image x (1, 3, h, w), which is that much smaller than its file."""
+    height, width = x.shape[2:]
+    said = detector.predict(torch.cat([x, *(ALTERATIONS[name](x) for name in operators)])).boxes
+    assert said is not None
+    known = torch.tensor([names.index(label) if label in names else -1 for label in detector.labels])
+    plain, *altered = [(each.xyxy.cpu().float(), known[each.classes.cpu()], each.scores.cpu().float()) for each in said]
+    boxes = own.xyxy.float() * scale
+    before = as_sure(boxes, own.classes, own.scores, *plain)
+    result = {}
+    for name, (xyxy, classes, sure) in zip(operators, altered, strict=True):
+        change, _ = changes(boxes, own.classes, before, mapped_back(xyxy, name, width, height), classes, sure)
+        change[~still_there(boxes, name, width, height)] = torch.nan
+        result[OPERATORS[name]] = change
+    return result
 
 
 def _inside(fine: Tensor, classy: Tensor, boxes: list[Tensor]) -> Tensor:

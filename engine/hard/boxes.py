@@ -4,12 +4,12 @@ In: samples with boxes, of which some are people's (the training set) and others
 measured. Out: `HardExamples` of the samples, with a label each box in question, in the order of `Sample.boxes`.
 
 A box has the reasons 1-3, 13-18 and 30, from its confidence, its place and what it shows; an image those of its worst
-box, and its own: 0, 4-12 and 30. Miners that run the model again need a detector, and are not here.
+box, and its own: 0, 4-12 and 30. How much a detector changes its mind, 19-29, is told to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -94,13 +94,15 @@ def hard_boxes(
     sequences: Sequence[Sequence[int]] = (),
     config: HardConfig | None = None,
     *,
+    altered: Mapping[int, Tensor] | None = None,
     seed: int = 0,
 ) -> HardExamples:
-    """Of n samples with their survey. Human-drawn boxes are the training set. sequences: positions in order."""
+    """Of n samples with their survey. Human-drawn boxes are the training set. sequences: positions in order. altered:
+    by reason (m,) in [0, 1], how much a detector changes its mind about each box on an altered image."""
     config = replace(config or HardConfig(), combiner="weights")
     boxes = boxes_of(samples)
     miners = [name for name, weight in config.weights.items() if weight > 0]
-    of_boxes, box_scores = _mined_boxes(boxes, found, sights.of_boxes, miners, seed)
+    of_boxes, box_scores = _mined_boxes(boxes, found, sights.of_boxes, altered or {}, miners, seed)
     by_box = judged(of_boxes, box_scores, judge_of(of_boxes, box_scores, config), seed=seed)
     of_images, image_scores = _mined_images(samples, boxes, found, sights.of_images, sequences, miners, seed)
     scores = _together(image_scores, box_scores, boxes, len(samples))
@@ -121,7 +123,7 @@ def hard_boxes(
 
 
 def _mined_boxes(
-    boxes: Boxes, found: Survey, vectors: Tensor, miners: Sequence[str], seed: int
+    boxes: Boxes, found: Survey, vectors: Tensor, altered: Mapping[int, Tensor], miners: Sequence[str], seed: int
 ) -> tuple[Evidence, Mined]:
     """Every box as a sample of its own."""
     named = torch.nn.functional.one_hot(boxes.columns, max(1, len(boxes.names))).bool()
@@ -137,7 +139,7 @@ def _mined_boxes(
     there = ~vectors.isnan().any(dim=1)
     view = View(vectors, (boxes.told & there).nonzero()[:, 0])
     nobody = torch.zeros(len(boxes), dtype=torch.bool)
-    evidence = Evidence(probabilities, given, told, nobody, False, (view,), measured)
+    evidence = Evidence(probabilities, given, told, nobody, False, (view,), measured, altered)
     return evidence, mined(evidence, miners=[name for name in miners if name != "sequential_mining"], seed=seed)
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from engine.detect.judging import matched
+from engine.detect.overlaps import box_iou
 from engine.detect.results import NOBODY, Detection
 from engine.hard.box_look import BoxSights, Looked, box_sights
 from engine.hard.boxes import OF_IMAGES

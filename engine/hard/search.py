@@ -32,7 +32,8 @@ from engine.detect.sketches import human_drawings
 from engine.embeddings import Encoder, Gradients, content_vectors
 from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
 from engine.hard.box_errors import box_label_errors
-from engine.hard.boxes import Sights, hard_boxes
+from engine.hard.box_look import Detecting, Looked, box_changes
+from engine.hard.boxes import Sights, boxes_of, hard_boxes
 from engine.hard.config import HardConfig
 from engine.hard.consistency import inconsistencies
 from engine.hard.crops import crops
@@ -180,6 +181,7 @@ def search(
     model: ImageClassifier | None = None,
     said: Said | None = None,
     detection: Detection | None = None,
+    detector: Detecting | None = None,
     boxes: bool | None = None,
     labeled: bool = False,
     config: HardConfig | None = None,
@@ -199,6 +201,7 @@ def search(
     """`find_hard_examples`, and what it rests on.
 
     detection: what a detector said of the samples, whose automatic boxes are those that it gives; it is asked again.
+    detector: one that is asked about altered images, where boxes are in question that it, or something else, gave.
     boxes: whether boxes are in question, not labels of images; None: what more samples have.
     minutes, steps, min_per_class: of the training with `labeled`, as for `auto_label`. folder: keeps what a stopped
     call has done; None: a temporary one. Raises Stopped, too.
@@ -232,10 +235,14 @@ def search(
                 f"{len(samples):,} samples (labeled looks at what people labeled)"
             )
         rest = _usable(train, samples)
-        if drawn > images if boxes is None else boxes:
-            if model is not None or said is not None:
-                raise UsageError("model: of boxes it would be a detector, got one of image classification")
-            return _among_boxes(samples, rest, setting, config)
+        if boxes is None:
+            boxes = drawn > images or (detector is not None and drawn > 0)
+        if boxes and (model is not None or said is not None):
+            raise UsageError("model: must be a detector where boxes are in question, got one of image_classification")
+        if not boxes and detector is not None:
+            raise UsageError("model: must be one of image_classification where labels of images are in question")
+        if boxes:
+            return _among_boxes(samples, rest, detector, setting, config)
         return _among_images(samples, rest, model, said, setting, config)
 
 
@@ -468,13 +475,20 @@ def _missing(config: HardConfig, questions: Questions, asked_again: bool) -> Ite
 # ---- Boxes. ----
 
 
-def _among_boxes(samples: Dataset | Sequence[Sample], train: Dataset, setting: _Setting, config: HardConfig) -> Search:
+def _among_boxes(
+    samples: Dataset | Sequence[Sample],
+    train: Dataset,
+    detector: Detecting | None,
+    setting: _Setting,
+    config: HardConfig,
+) -> Search:
     side = setting.encoder.size
     found = setting.surveyed(samples, side, READING)
     of_train = setting.surveyed(train, side, READING_TRAINING)
     together = _joined(found, of_train)
     everything = [*samples, *train]
-    advance = setting.stage(LOOKING, 2 * len(everything))
+    altering = len(samples) if detector is not None and config.altering else 0
+    advance = setting.stage(LOOKING, 2 * len(everything) + altering)
     of_images = _contents([found, of_train], setting, advance)
     paths, boxes, rows = [], [], []
     for row, sample in enumerate(everything):
@@ -500,10 +514,24 @@ def _among_boxes(samples: Dataset | Sequence[Sample], train: Dataset, setting: _
         of_boxes = torch.full((len(rows), vectors.shape[1]), torch.nan)
         of_boxes[torch.tensor(rows)] = vectors
     advance(2 * len(everything))
+    altered = {}
+    if detector is not None and config.altering:
+        altered = _box_changes(
+            everything,
+            np.flatnonzero(found.readable).tolist(),
+            _sources(samples),
+            detector,
+            setting,
+            config,
+            lambda done: advance(2 * len(everything) + done),
+        )
     order = sequences_of([sample.source for sample in samples])
-    answer = hard_boxes(everything, together, Sights(of_images, of_boxes), order, config, seed=setting.seed)
+    sights = Sights(of_images, of_boxes)
+    answer = hard_boxes(everything, together, sights, order, config, altered=altered, seed=setting.seed)
     told = torch.tensor([[any(label.by_human for label in box_labels(sample))] for sample in everything])
-    notes = ["aug_consistent_mining did not run: it needs the detector that predicted"] if config.altering else []
+    notes = []
+    if config.altering and detector is None:
+        notes.append("aug_consistent_mining did not run: it asks the detector that predicted, and there is none")
     if not bool(told.any()):
         notes.append("there is no training set: nothing tells what boxes of a label look like")
     failures = (*found.failures, *of_train.failures)
@@ -511,6 +539,44 @@ def _among_boxes(samples: Dataset | Sequence[Sample], train: Dataset, setting: _
     return Search(
         _first(answer, len(samples)), rows_asked, True, False, train, found, of_images, told, failures, tuple(notes)
     )
+
+
+def _box_changes(
+    everything: Sequence[Sample],
+    rows: Sequence[int],
+    sources: Sources,
+    detector: Detecting,
+    setting: _Setting,
+    config: HardConfig,
+    advance: Callable[[int], None],
+) -> dict[int, Tensor]:
+    """By reason (m,) how much each of all boxes changes on altered images; NaN for those that are not in question.
+    rows: of the samples that can be read."""
+    every = boxes_of(everything)
+    first, last = (torch.searchsorted(every.rows, torch.tensor(rows), right=right).tolist() for right in (False, True))
+    places, looked = [torch.zeros(0, dtype=torch.int64)], []
+    for row, start, end in zip(rows, first, last, strict=True):
+        mine = every.asked[start:end].nonzero()[:, 0]
+        if len(mine):
+            at = mine + start
+            xyxy = torch.tensor([shape.xyxy for shape in everything[row].boxes])[mine]
+            path = sources.path(everything[row].source)
+            looked.append(Looked(path, xyxy, every.columns[at], every.confidences[at], -1))
+            places.append(at)
+    found = box_changes(
+        looked,
+        detector,
+        config.altering,
+        names=every.names,
+        threads=setting.threads or os.cpu_count() or 1,
+        max_pixels=setting.max_pixels,
+        progress=advance,
+        stopped=setting.stopped,
+    )
+    changes = {reason: torch.full((len(every),), torch.nan) for reason in found}
+    for reason, change in found.items():
+        changes[reason][torch.cat(places)] = change
+    return changes
 
 
 def _joined(first: Survey, second: Survey) -> Survey:

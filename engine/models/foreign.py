@@ -29,8 +29,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError, model_validator
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from engine.detect.overlaps import batched_nms
 from engine.errors import InputError, MissingExtraError
 from engine.images import Pixels
 from engine.models.documents import (
@@ -483,6 +483,11 @@ class ForeignDetector:
     @property
     def thresholds(self) -> tuple[float, ...]:
         return (self.form.score_threshold,) * len(self.labels)
+
+    @property
+    def side(self) -> int:
+        """The longer side of what it sees of an image, in pixels."""
+        return max(self.form.input.height, self.form.input.width)
 
     def predict(self, images: Tensor) -> Predictions:
         """(B, 3, H, W) float RGB in [0, 1], of any size -> boxes in pixels of the images, surest first. Raises

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
@@ -41,6 +42,7 @@ from engine.server.checks import Roots
 from engine.server.database import Database
 from engine.server.dataset_routes import NewDataset, dataset_routes
 from engine.server.datasets import Standing
+from engine.server.forms import ImageForm
 from engine.server.inferring import Service as Inference
 from engine.server.problems import Problem
 from engine.server.queue import Queue
@@ -55,6 +57,7 @@ from engine.server.wire import (
     Service,
     ServiceId,
     answer_problems,
+    answered,
 )
 from engine.tasks.deploying import read_service
 from engine.tasks.schema import RequestBody
@@ -118,13 +121,17 @@ def create_service_app(
     app.add_middleware(Bounded)
     answer_problems(app)
 
-    @app.post(f"{INFERS}/{{service_id}}", summary="What is on an image", openapi_extra=infer_schema())
-    async def infer(service_id: ServiceId, request: Request) -> dict[str, Any]:
+    @app.post(
+        f"{INFERS}/{{service_id}}",
+        summary="What is on an image",
+        openapi_extra=infer_schema(),
+        response_model=ImageForm,
+    )
+    async def infer(service_id: ServiceId, request: Request) -> Response:
         if service_id != name:
             raise Problem(404, problems.NO_SERVICE, f"service {service_id!r}: there is none, this is {name!r}")
         content = await image_of(request)
-        answer: dict[str, Any] = await run_in_threadpool(request.app.state.service.answer, content)
-        return answer
+        return answered(await run_in_threadpool(request.app.state.service.answer, content))
 
     return app
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -14,6 +13,7 @@ from engine.server import problems
 from engine.server.answers import dataset_answer
 from engine.server.database import OPEN
 from engine.server.datasets import add_dataset
+from engine.server.forms import DatasetForm, DatasetList, ModelList, NewDatasetId
 from engine.server.problems import Problem
 from engine.server.wire import (
     Allowed,
@@ -23,6 +23,7 @@ from engine.server.wire import (
     Offset,
     ProjectId,
     Service,
+    answered,
     body_schema,
     with_body,
 )
@@ -44,9 +45,11 @@ def dataset_routes(app: FastAPI) -> None:
         status_code=201,
         summary="Register a data set",
         openapi_extra=body_schema(NewDataset),
+        response_model=NewDatasetId,
     )
-    async def add(project_id: ProjectId, service: Allowed, request: Request) -> dict[str, str]:
-        return await with_body(request, NewDataset, lambda body: added(service, project_id, body))
+    async def add(project_id: ProjectId, service: Allowed, request: Request) -> Response:
+        work = lambda body: added(service, project_id, body)  # noqa: E731
+        return answered(await with_body(request, NewDataset, work), 201)
 
     def added(service: Service, project_id: str, body: NewDataset) -> dict[str, str]:
         path = service.roots.allowed(Path(body.data_path))
@@ -58,15 +61,16 @@ def dataset_routes(app: FastAPI) -> None:
         told = (project_id, body.dataset_name, path, body.format, body.map)
         return {"dataset_id": add_dataset(service.database, *told, only=inside)}
 
-    @app.get("/v2/{project_id}/datasets", summary="The data sets of a project")
-    def listed(project_id: ProjectId, service: Allowed, limit: Limit = 10, offset: Offset = 0) -> dict[str, Any]:
+    @app.get("/v2/{project_id}/datasets", summary="The data sets of a project", response_model=DatasetList)
+    def listed(project_id: ProjectId, service: Allowed, limit: Limit = 10, offset: Offset = 0) -> Response:
         rows = service.database.datasets(project_id)
-        return {"total_number": len(rows), "datasets": [dataset_answer(r, None) for r in rows[offset : offset + limit]]}
+        found = [dataset_answer(row, None) for row in rows[offset : offset + limit]]
+        return answered({"total_number": len(rows), "datasets": found})
 
-    @app.get("/v2/{project_id}/datasets/{dataset_id}", summary="One data set")
-    def one(project_id: ProjectId, dataset_id: DatasetId, service: Allowed) -> dict[str, Any]:
+    @app.get("/v2/{project_id}/datasets/{dataset_id}", summary="One data set", response_model=DatasetForm)
+    def one(project_id: ProjectId, dataset_id: DatasetId, service: Allowed) -> Response:
         row = service.dataset(project_id, dataset_id)
-        return dataset_answer(row, service.data(row))
+        return answered(dataset_answer(row, service.data(row)))
 
     @app.delete("/v2/{project_id}/datasets/{dataset_id}", status_code=204, summary="Forget a data set")
     def remove(project_id: ProjectId, dataset_id: DatasetId, service: Allowed) -> Response:
@@ -79,8 +83,10 @@ def dataset_routes(app: FastAPI) -> None:
         service.standing.forget(dataset_id)
         return Response(status_code=204)
 
-    @app.get("/v2/{project_id}/models", summary="The models that were imported on this machine")
-    def models(project_id: ProjectId, service: Allowed) -> dict[str, Any]:
+    @app.get(
+        "/v2/{project_id}/models", summary="The models that were imported on this machine", response_model=ModelList
+    )
+    def models(project_id: ProjectId, service: Allowed) -> Response:
         known, _ = Shelf(service.home).all()
         found = [
             {
@@ -93,4 +99,4 @@ def dataset_routes(app: FastAPI) -> None:
             }
             for each in known
         ]
-        return {"total_count": len(found), "models": found}
+        return answered({"total_count": len(found), "models": found})

@@ -9,11 +9,12 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -36,6 +37,8 @@ DATASETS: Final = "datasets"
 CURRENT: Final = "current.manifest"
 _LOCK: Final = ".lock"
 _ANNOTATIONS: Final = "annotations"
+#: A drawing that is named by its sample and what it holds.
+_OWN_DRAWING: Final = re.compile(rb"annotations/[0-9a-f]{40}\.xml")
 _BASE: Final = "base-{}.manifest"
 #: Data sets that are remembered at once.
 MOST_READ: Final = 16
@@ -162,9 +165,31 @@ def change(home: Path, dataset_id: str, what: Callable[[Dataset], Sequence[Sampl
             format_sample(sample)  # what no manifest can hold is said before anything is written
         for name, content in files.items():
             (folder / _ANNOTATIONS).mkdir(exist_ok=True)
-            if not (folder / name).is_file():
-                write_bytes(folder / name, content)
+            write_bytes(folder / name, content)  # also where it is there: a person may have confirmed it since
+        earlier = _mentioned(folder / CURRENT)
         write_manifest(folder / CURRENT, settled_samples)
+        _clear(folder, earlier)
+
+
+def _clear(folder: Path, earlier: set[str]) -> None:
+    """Remove drawings that nobody mentions any more. earlier: those of the manifest before this one, which somebody may
+    be reading still; a task that runs has the manifest that it began with."""
+    if not (folder / _ANNOTATIONS).is_dir():
+        return
+    kept = earlier.union(*map(_mentioned, (folder / CURRENT, *folder.glob(_BASE.format("*")))))
+    for file in os.scandir(folder / _ANNOTATIONS):
+        name = f"{_ANNOTATIONS}/{file.name}"
+        if _OWN_DRAWING.fullmatch(name.encode("utf-8", "surrogateescape")) and name not in kept:
+            with suppress(OSError):
+                os.unlink(file.path)
+
+
+def _mentioned(manifest: Path) -> set[str]:
+    """The drawings of its own that a manifest of a data set mentions."""
+    try:
+        return {name.decode() for name in _OWN_DRAWING.findall(manifest.read_bytes())}
+    except OSError:  # a task has ended meanwhile
+        return set()
 
 
 # ---- What a task finds out. ----
@@ -253,14 +278,16 @@ def _said(labels: Sequence[Label]) -> list[Label]:
 
 
 def _with_files(sample: Sample, files: dict[str, bytes]) -> Sample:
-    """The sample with a file for every drawing that has none, by what it holds: no file ever changes."""
+    """The sample with a file for every drawing that has none, by what it holds, and of its own: who confirms one
+    changes no other."""
     if all(label.drawing is None or label.annotation_loc for label in sample.labels):
         return sample
     labels: list[Label] = []
     for label in sample.labels:
         if label.drawing is not None and not label.annotation_loc:
             content = format_voc(label.drawing)
-            name = f"{_ANNOTATIONS}/{hashlib.sha256(content).hexdigest()[:40]}.xml"
+            of = known_id(sample).encode("utf-8", "surrogatepass")
+            name = f"{_ANNOTATIONS}/{hashlib.sha256(of + content).hexdigest()[:40]}.xml"
             files[name] = content
             label = replace(label, annotation_loc=name, annotation_format=VOC_FORMAT)
         labels.append(label)

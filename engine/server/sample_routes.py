@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Query, Request
+from fastapi.responses import Response
 from pydantic import Field
 
 from engine.dataset import Dataset
 from engine.samples import Sample
 from engine.server import problems
 from engine.server.datasets import CURRENT, alone, change, dataset_folder
+from engine.server.forms import Changed, Confirmed, SampleForm, SampleList
 from engine.server.problems import Problem
 from engine.server.wire import (
     Allowed,
@@ -25,6 +27,7 @@ from engine.server.wire import (
     SampleId,
     Service,
     Unit,
+    answered,
     body_schema,
     with_body,
 )
@@ -57,7 +60,7 @@ def sample_routes(app: FastAPI) -> None:
     automatic = "/v2/{project_id}/datasets/{dataset_id}/auto-annotations/samples"
     everything = "/v2/{project_id}/datasets/{dataset_id}/data-annotations/samples"
 
-    @app.get(automatic, summary="Samples with automatic labels that are to be confirmed")
+    @app.get(automatic, summary="Samples with automatic labels that are to be confirmed", response_model=SampleList)
     def to_confirm(
         project_id: ProjectId,
         dataset_id: DatasetId,
@@ -70,7 +73,7 @@ def sample_routes(app: FastAPI) -> None:
         label_type: Annotated[int | None, Query(ge=0, le=900)] = None,
         order: Annotated[str, Query(pattern="^(asc|desc)$", description="by the lowest score of a sample")] = "desc",
         search_conditions: Conditions = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Samples one of whose labels has a score in low_score..high_score, by score."""
         data = service.data(service.dataset(project_id, dataset_id))
         rows = matching(data, _conditions(search_conditions), every=True, state="AUTO_ANNOTATION").tolist()
@@ -86,15 +89,19 @@ def sample_routes(app: FastAPI) -> None:
             if scores or (free and (marks or (label_name is None and label_type is None))):
                 found.append((min(scores, default=0.0), row))
         found.sort(key=lambda each: (each[0] if order == "asc" else -each[0], each[1]))
-        return _page(data, [row for _, row in found], limit, offset)
+        return answered(_page(data, [row for _, row in found], limit, offset))
 
-    @app.post(automatic, summary="Confirm or correct automatic labels", openapi_extra=body_schema(Confirmation))
-    async def confirmed(
-        project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request
-    ) -> dict[str, int]:
-        return await with_body(request, Confirmation, lambda body: _confirmed(service, project_id, dataset_id, body))
+    @app.post(
+        automatic,
+        summary="Confirm or correct automatic labels",
+        openapi_extra=body_schema(Confirmation),
+        response_model=Confirmed,
+    )
+    async def confirmed(project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request) -> Response:
+        work = lambda body: _confirmed(service, project_id, dataset_id, body)  # noqa: E731
+        return answered(await with_body(request, Confirmation, work))
 
-    @app.get(everything, summary="The samples of a data set")
+    @app.get(everything, summary="The samples of a data set", response_model=SampleList)
     def samples(
         project_id: ProjectId,
         dataset_id: DatasetId,
@@ -103,32 +110,36 @@ def sample_routes(app: FastAPI) -> None:
         offset: Offset = 0,
         sample_state: Annotated[str | None, Query(max_length=64, description="ALL, NONE, ACCEPTED, ...")] = None,
         search_conditions: Conditions = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         data = service.data(service.dataset(project_id, dataset_id))
         state = None if sample_state is None else checked_conditions([], sample_state)[1]
         rows = matching(data, _conditions(search_conditions), every=True, state=state).tolist()
-        return _page(data, rows, limit, offset)
+        return answered(_page(data, rows, limit, offset))
 
-    @app.get(f"{everything}/{{sample_id}}", summary="One sample")
+    @app.get(f"{everything}/{{sample_id}}", summary="One sample", response_model=SampleForm)
     def sample(
         project_id: ProjectId,
         dataset_id: DatasetId,
         sample_id: SampleId,
         service: Allowed,
-    ) -> dict[str, Any]:
+    ) -> Response:
         data = service.data(service.dataset(project_id, dataset_id))
         for row, each in enumerate(data.samples):
             if known_id(each) == sample_id:
-                return sample_answer(data, row)
+                return answered(sample_answer(data, row))
         raise Problem(404, problems.NO_SAMPLE, f"sample {sample_id!r}: there is none in this data set")
 
-    @app.put(everything, summary="Set labels and attributes of samples", openapi_extra=body_schema(ChangedSamples))
-    async def changed(
-        project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request
-    ) -> dict[str, Any]:
+    @app.put(
+        everything,
+        summary="Set labels and attributes of samples",
+        openapi_extra=body_schema(ChangedSamples),
+        response_model=Changed,
+    )
+    async def changed(project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request) -> Response:
         """Labels as a person gives them, a sample that is given none loses those it has; attributes, and the state that
         a team sets, in `metadata` (`@labelengine:sample_state`)."""
-        return await with_body(request, ChangedSamples, lambda body: _changed(service, project_id, dataset_id, body))
+        work = lambda body: _changed(service, project_id, dataset_id, body)  # noqa: E731
+        return answered(await with_body(request, ChangedSamples, work))
 
 
 def _changed(service: Service, project_id: str, dataset_id: str, body: ChangedSamples) -> dict[str, Any]:

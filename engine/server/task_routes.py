@@ -18,6 +18,7 @@ from engine.server.answers import TYPE_NUMBERS
 from engine.server.checks import check_paths, check_request
 from engine.server.database import OPEN, DatasetRow
 from engine.server.datasets import data_folder
+from engine.server.forms import NewTaskId, TaskForm, TaskList
 from engine.server.problems import Problem
 from engine.server.wire import (
     Allowed,
@@ -28,6 +29,7 @@ from engine.server.wire import (
     ProjectId,
     Service,
     TaskId,
+    answered,
     body_schema,
     with_body,
 )
@@ -56,12 +58,13 @@ def task_routes(app: FastAPI) -> None:
         tasks,
         summary="Start an intelligent task (CreateTask)",
         openapi_extra=body_schema(RequestBody),
+        response_model=NewTaskId,
     )
-    async def start(project_id: ProjectId, dataset_id: DatasetId, request: Request, service: Allowed) -> dict[str, str]:
+    async def start(project_id: ProjectId, dataset_id: DatasetId, request: Request, service: Allowed) -> Response:
         body = await request.body()
-        return await run_in_threadpool(_queued, service, project_id, dataset_id, body)
+        return answered(await run_in_threadpool(_queued, service, project_id, dataset_id, body))
 
-    @app.get(tasks, summary="The tasks of a data set")
+    @app.get(tasks, summary="The tasks of a data set", response_model=TaskList)
     def listed(
         project_id: ProjectId,
         dataset_id: DatasetId,
@@ -70,7 +73,7 @@ def task_routes(app: FastAPI) -> None:
         offset: Offset = 0,
         task_name: Annotated[str | None, Query(max_length=200, description="part of the name")] = None,
         type: Annotated[int | None, Query(ge=0, le=3, description="0 auto-label, 1 pre-label, 2 auto-grouping")] = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """The newest first. Without `type`: those of auto labeling and pre-labeling."""
         service.dataset(project_id, dataset_id)
         wanted = {0, 1} if type is None else {type}
@@ -80,15 +83,12 @@ def task_routes(app: FastAPI) -> None:
             if TYPE_NUMBERS.get(row.kind) in wanted and (not task_name or task_name in row.name)
         ]
         deploying = any(row.kind == AUTO_DEPLOY for row in service.database.tasks(dataset_id, OPEN, bodies=False))
-        return {
-            "total_count": len(rows),
-            "exist_running_deploy_task": deploying,
-            "tasks": [service.told(row) for row in rows[offset : offset + limit]],
-        }
+        found = [service.told(row) for row in rows[offset : offset + limit]]
+        return answered({"total_count": len(rows), "exist_running_deploy_task": deploying, "tasks": found})
 
-    @app.get(f"{tasks}/{{task_id}}", summary="One task: its status, progress, result")
-    async def one(project_id: ProjectId, dataset_id: DatasetId, task_id: TaskId, service: Allowed) -> dict[str, Any]:
-        return service.told(service.task(project_id, dataset_id, task_id))
+    @app.get(f"{tasks}/{{task_id}}", summary="One task: its status, progress, result", response_model=TaskForm)
+    async def one(project_id: ProjectId, dataset_id: DatasetId, task_id: TaskId, service: Allowed) -> Response:
+        return answered(service.told(service.task(project_id, dataset_id, task_id)))
 
     @app.post(f"{tasks}/{{task_id}}/stop", status_code=204, summary="Stop a task")
     def stop(project_id: ProjectId, dataset_id: DatasetId, task_id: TaskId, service: Allowed) -> Response:
@@ -120,11 +120,11 @@ def task_routes(app: FastAPI) -> None:
         "/v2/{project_id}/datasets/{dataset_id}/export-tasks",
         summary="Write some samples of a data set as an export",
         openapi_extra=body_schema(NewExport),
+        response_model=NewTaskId,
     )
-    async def export(
-        project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request
-    ) -> dict[str, str]:
-        return await with_body(request, NewExport, lambda body: exported(service, project_id, dataset_id, body))
+    async def export(project_id: ProjectId, dataset_id: DatasetId, service: Allowed, request: Request) -> Response:
+        work = lambda body: exported(service, project_id, dataset_id, body)  # noqa: E731
+        return answered(await with_body(request, NewExport, work))
 
     def exported(service: Service, project_id: str, dataset_id: str, body: NewExport) -> dict[str, str]:
         row = service.dataset(project_id, dataset_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any, Final, TypeVar
 
+import orjson
 from fastapi import Depends, FastAPI, Header, Query, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -167,6 +169,15 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The body of a route in the OpenAPI document."""
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def answered(content: Any, status: int = 200) -> Response:
+    """What is told as it goes out. Names of files that are no Unicode are escaped, as they are in a manifest."""
+    try:
+        body = orjson.dumps(content)
+    except orjson.JSONEncodeError:
+        body = json.dumps(content).encode()
+    return Response(body, status, media_type="application/json")
 
 
 class Bounded:

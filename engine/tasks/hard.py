@@ -37,6 +37,7 @@ from engine.errors import Failure, ImageError, UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
 from engine.folders import image_size
+from engine.hard.box_look import Detecting
 from engine.hard.examples import HardExamples
 from engine.hard.marks import marked, marked_boxes
 from engine.hard.questions import has_automatic_boxes
@@ -92,6 +93,7 @@ class _Asked:
 
     train: Dataset | None
     model: ImageClassifier | None
+    detector: Detecting | None
     said: Said | None
     boxes: Detection | None
     labeled: bool
@@ -134,10 +136,10 @@ def hard_task(
     folder = key_folder(key_sample_output) if collect_key_sample else None
     scope = confidence_scope or DEFAULT_SCOPE
     loaded = load_any(model, device=device_of(options.device)) if model is not None else None
-    if isinstance(loaded, BoxDetector | ForeignDetector):
-        raise UsageError("model: must be one of image_classification, or that of the result of auto labeling itself")
+    detector = loaded if isinstance(loaded, BoxDetector | ForeignDetector) else None
+    classifier = None if isinstance(loaded, BoxDetector | ForeignDetector) else loaded
     encoder_of(options)  # so that wrong weights are said before anything is read
-    asked = _Asked(train, loaded, said, boxes, labeled, scope, folder)
+    asked = _Asked(train, classifier, detector, said, boxes, labeled, scope, folder)
     config = {
         "labeled": labeled,
         "train": None if train is None else train.name,
@@ -199,6 +201,7 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
         model=asked.model,
         said=asked.said,
         detection=asked.boxes,
+        detector=asked.detector,
         labeled=asked.labeled,
         config=hard_config(options),
         encoder=encoder_of(options),

@@ -19,6 +19,7 @@ from engine.detect.detector import BoxDetector
 from engine.detect.results import annotated as annotated_boxes
 from engine.detect.sketches import human_drawings
 from engine.errors import UsageError
+from engine.hard.box_look import Detecting
 from engine.hard.config import HardConfig
 from engine.hard.detected import LOOKING, MEASURING, hard_detections
 from engine.hard.marks import marked, marked_boxes
@@ -210,7 +211,7 @@ def _prelabel_boxes(
             stopped=this.stopped,
         )
     else:
-        done = _searched(this, dataset.with_samples(samples), options, hard, boxes=True)
+        done = _searched(this, dataset.with_samples(samples), options, hard, detector=model, boxes=True)
         found, vectors = done.found, done.vectors
     samples = marked_boxes(samples, found, np.flatnonzero(detection.automatic).tolist())
     assert isinstance(vectors, torch.Tensor)
@@ -226,12 +227,14 @@ def _searched(
     boxes: bool,
     model: ImageClassifier | None = None,
     said: Said | None = None,
+    detector: Detecting | None = None,
 ) -> Search:
     """The hard examples among the labels that the model gave. said: what it says of each image."""
     done = search(
         dataset,
         model=model,
         said=said,
+        detector=detector,
         boxes=boxes,
         config=hard,
         encoder=encoder_of(options),
