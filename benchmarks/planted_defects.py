@@ -7,6 +7,9 @@ Images: of each tree (one folder a class) so many are drawn, half of them labele
 true labels and confidences as those of a good model; beside these, for each defect, copies with it. --foreign: a folder
 with images of something else. Boxes: --boxes is a folder with VOC annotations, treated likewise. Hard examples are
 looked for with all miners that run without a model, and a threshold of 0, so that every image has its reasons.
+Clips: images of the tree as frames 1 to 8 of a clip that moves and flickers a little, half of them labeled by people;
+in some of the others one frame has another label than those beside it. One box: on each image of the tree a box around
+the middle, where its object is; defects are of this box and of what is inside it.
 
 Printed for each defect: its reason, the part of the images with it that have the reason among their first three, the
 part of those without that have it among theirs, and where CleanVision has the issue, what it finds of both.
@@ -54,7 +57,7 @@ from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples
 from engine.hard.search import find_hard_examples
 from engine.images import read_picture
-from engine.samples import IMAGE_CLASSIFICATION, Drawing, Label, Sample, Shape
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 
 MACHINE = "modelarts/auto"
@@ -196,6 +199,68 @@ OF_BOXES = {
 }
 
 
+# ---- Frames, and a box in the middle.
+
+FRAMES = 8
+OF_CLIPS = {"odd frame": (4,)}
+
+
+def clips(dataset: Dataset, folder: Path, options: argparse.Namespace) -> tuple[Dataset, np.ndarray]:
+    """Frames of clips in order, half of the clips labeled by people; the kind of each frame as for `defective`."""
+    chance = np.random.default_rng(1)
+    names = sorted({str(sample.labels[0].name) for sample in dataset})
+    samples, kinds = [], []
+    count = 3 * options.each
+    for number, at in enumerate(chance.permutation(len(dataset))[:count].tolist()):
+        rgb, name = read_picture(dataset.path(dataset[at])).rgb, str(dataset[at].labels[0].name)
+        odd = int(chance.integers(1, FRAMES - 1)) if number < options.each else -1
+        people = number >= 3 * options.each // 2
+        other = names[(names.index(name) + int(chance.integers(1, len(names)))) % len(names)]
+        for frame in range(FRAMES):
+            light = 1 + 0.04 * chance.standard_normal()
+            seen = np.roll(rgb, frame * max(1, rgb.shape[1] // 100), axis=1)
+            path = folder / f"clip{number:03}_frame_{frame:04}.png"
+            cv2.imwrite(str(path), cv2.cvtColor((seen * light).clip(0, 255).astype(np.uint8), cv2.COLOR_RGB2BGR))
+            sure = None if people else float(chance.beta(30, 1))
+            samples.append(Sample(path.name, label(other if frame == odd else name, sure)))
+            kinds.append("people" if people else "odd frame" if frame == odd else "")
+    return Dataset(tuple(samples), Sources(folder)), np.array(kinds)
+
+
+OF_ONE_BOX = {"edge box": (15,), "dark box": (16,), "blurred box": (17,), "stacked boxes": (18, 11)}
+
+
+def one_box(dataset: Dataset, folder: Path, options: argparse.Namespace) -> tuple[Dataset, np.ndarray]:
+    """Images with a box around their middle, and the kind of each as for `defective`."""
+    chance = np.random.default_rng(2)
+    samples, kinds = [], []
+    planted = [kind for kind in OF_ONE_BOX for _ in range(options.each)]
+    wanted = ["people"] * (options.images // 2) + [""] * (options.images // 2) + planted
+    for kind, at in zip(wanted, chance.permutation(len(dataset)).tolist(), strict=False):
+        rgb = read_picture(dataset.path(dataset[at])).rgb.copy()
+        height, width = rgb.shape[:2]
+        w, h = (0.5 + 0.06 * chance.standard_normal(2)).clip(0.3, 0.7) * (width, height)
+        x, y = (0.5 + 0.04 * chance.standard_normal(2)) * (width, height) - (w / 2, h / 2)
+        if kind == "edge box":
+            x, y = chance.choice([0, width - w]), chance.choice([0, height - h])
+        x, y = max(0.0, x), max(0.0, y)
+        inside = np.s_[int(y) : int(y + h), int(x) : int(x + w)]
+        if kind == "dark box":
+            rgb[inside] = darkened(rgb[inside])
+        elif kind == "blurred box":
+            rgb[inside] = blurred(rgb[inside])
+        stacked = 4 if kind == "stacked boxes" else 1
+        by, sure = (None, None) if kind == "people" else (MACHINE, 0.97)
+        corners = [((x + step, y + step), (x + step + w, y + step + h)) for step in range(stacked)]
+        shapes = [Shape("hand", "bndbox", points, confidence=sure) for points in corners]
+        path = folder / f"{chance.integers(10**12):012}-x.png"
+        cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        drawn = Drawing(tuple(shapes), (width, height, 3))
+        samples.append(Sample(path.name, (Label(OBJECT_DETECTION, annotated_by=by, drawing=drawn),)))
+        kinds.append(kind)
+    return Dataset(tuple(samples), Sources(folder)), np.array(kinds)
+
+
 def defective_boxes(dataset: Dataset, options: argparse.Namespace) -> tuple[Dataset, np.ndarray]:
     chance = np.random.default_rng(0)
     with_boxes = [sample for sample in dataset if sample.boxes]
@@ -230,8 +295,9 @@ def passed(found: HardExamples, row: int) -> list[int]:
 
 
 def table(
-    dataset: Dataset, kinds: np.ndarray, reasons: dict[str, tuple[int, ...]], peers: dict[str, np.ndarray]
+    title: str, dataset: Dataset, kinds: np.ndarray, reasons: dict[str, tuple[int, ...]], peers: dict[str, np.ndarray]
 ) -> None:
+    print(f"\n{title}, {int((kinds == 'people').sum())} labeled, {int((kinds == '').sum())} without a defect")
     found = find_hard_examples(dataset, config=HardConfig(threshold=0.0))
     print(f"{'defect':16}{'reasons':>10}{'found':>8}{'alarms':>8}   CleanVision")
     clean = kinds == ""
@@ -261,19 +327,17 @@ def main() -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as temporary:
         for name, _, path in (entry.partition("=") for entry in options.tree):
-            folder = Path(temporary) / name
-            folder.mkdir()
-            dataset, kinds = defective(read_samples(path, format="tree"), folder, options)
-            counts = f"{options.images // 2} labeled, {int((kinds == '').sum())} without a defect"
-            print(f"\n{name}, {counts}, {options.each} with each")
-            reasons = {kind: wanted for kind, (_, wanted, _) in OF_IMAGES.items()} | {"foreign": (30,)}
-            table(dataset, kinds, reasons, issues(folder, dataset))
+            given = read_samples(path, format="tree")
+            of_images = {kind: wanted for kind, (_, wanted, _) in OF_IMAGES.items()} | {"foreign": (30,)}
+            for made, wanted in ((defective, of_images), (clips, OF_CLIPS), (one_box, OF_ONE_BOX)):
+                folder = Path(temporary) / f"{name}-{made.__name__}"
+                folder.mkdir()
+                dataset, kinds = made(given, folder, options)
+                title = f"{name}, {made.__name__.replace('_', ' ')}"
+                table(title, dataset, kinds, wanted, issues(folder, dataset) if made is defective else {})
         if options.boxes:
             dataset, kinds = defective_boxes(read_samples(options.boxes), options)
-            print(
-                f"\nboxes, {int((kinds == 'people').sum())} images labeled, {int((kinds == '').sum())} without a defect"
-            )
-            table(dataset, kinds, dict(OF_BOXES), {})
+            table("boxes", dataset, kinds, dict(OF_BOXES), {})
 
 
 if __name__ == "__main__":

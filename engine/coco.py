@@ -22,6 +22,8 @@ from engine.samples import Drawing, Shape
 #: What COCO can say of shapes.
 COCO_KINDS: Final = ("bndbox", "polygon")
 
+#: Of the order of bytes, which some editors write.
+_MARK: Final = b"\xef\xbb\xbf"
 _KEYS: Final = ("images", "annotations", "categories")
 
 
@@ -48,13 +50,13 @@ class CocoDocument:
 
 def looks_like_coco(content: bytes) -> bool:
     """Whether the bytes of a JSON file may be such a document, without reading it."""
-    return content.lstrip()[:1] == b"{" and all(f'"{key}"'.encode() in content for key in _KEYS)
+    return content.removeprefix(_MARK).lstrip()[:1] == b"{" and all(f'"{key}"'.encode() in content for key in _KEYS)
 
 
 def parse_coco(content: bytes, place: str) -> CocoDocument:
     """A document; `place` names it in messages. Raises InputError when it is none."""
     try:
-        told = orjson.loads(content)
+        told = orjson.loads(content.removeprefix(_MARK))
     except orjson.JSONDecodeError as error:
         raise InputError(f"{place}: must be JSON, is not: {error}") from None
     if not isinstance(told, dict) or not all(isinstance(told.get(key), list) for key in _KEYS):

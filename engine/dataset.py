@@ -266,7 +266,7 @@ def write_dataset(
 
     to: "manifest" (OUT/NAME.manifest; the sources stay where they are, relative ones are written relative to OUT;
     drawings that have no file are written to OUT/annotations/), or a folder format (see `exports` for what each can
-    express): tree, tile, voc, yolo. copy: "link" makes hard links where that is possible, so that an image
+    express): tree, tile, voc, yolo, coco. copy: "link" makes hard links where that is possible, so that an image
     changed in one place changes in both; "copy" always copies.
     `out` must be new or empty; with `overwrite` what an earlier call wrote there is replaced, and nothing else.
 

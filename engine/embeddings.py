@@ -171,8 +171,8 @@ def _check_images(images: Tensor, size: int) -> None:
 
 _BACKBONE_SIZE: Final = 224
 _BACKBONE_BATCH: Final = 32  # at 224 pixels, activations of more than this no longer fit any cache
-_IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # what torchvision's weights were trained with
-_IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)  # what torchvision's weights were trained with
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class Backbone:
     def encode(self, images: Tensor) -> Tensor:
         _check_images(images, self.size)
         mean, std = (
-            torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (_IMAGENET_MEAN, _IMAGENET_STD)
+            torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
         rows = [images.new_empty(0, self.dim, dtype=torch.float32)]
         for few in torch.split(images, _BACKBONE_BATCH):
@@ -225,7 +225,7 @@ def load_encoder(
     _known_backbone(name)
     if weights is None:
         raise UsageError(f"encoder: {name} needs weights from a local file, got none (nothing is downloaded)")
-    return backbone(name, _read_state(weights), place=weights, device=device)
+    return backbone(name, read_state(weights), place=weights, device=device)
 
 
 def backbone(name: str, state: Mapping[str, Tensor], *, place: Path, device: torch.device | None = None) -> Backbone:
@@ -243,7 +243,7 @@ def backbone(name: str, state: Mapping[str, Tensor], *, place: Path, device: tor
         net = models.get_model(name, weights=None, **extra)
     head, dim = _take_head(name, net)
     state = {key: value for key, value in state.items() if key not in (f"{head}.weight", f"{head}.bias")}
-    _check_state(place, name, net, state)
+    check_state(place, name, net, state)
     net.load_state_dict(state, assign=True)
     net.requires_grad_(False)
     net = net.to(device or torch.device("cpu"), torch.float32).to(memory_format=torch.channels_last)
@@ -269,7 +269,9 @@ def _take_head(name: str, net: nn.Module) -> tuple[str, int]:
     return key, head.in_features
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict: .safetensors, else what torch.save wrote (nothing in it is executed). Raises
+    InputError."""
     if not path.is_file():
         raise InputError(f"{path}: must be a file with weights, got {'a folder' if path.is_dir() else 'nothing there'}")
     try:
@@ -296,7 +298,7 @@ def _read_safetensors(path: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _check_state(path: Path, name: str, net: nn.Module, state: dict[str, Tensor]) -> None:
+def check_state(path: Path, name: str, net: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Raise InputError unless the tensors are those of the network: with counts, and the first of each sort."""
     wanted = net.state_dict()
     # The count of batches of a normalisation is of no use here, and old files do not have it.

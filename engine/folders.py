@@ -35,7 +35,7 @@ from typing import Final
 
 import orjson
 
-from engine.coco import looks_like_coco, parse_coco
+from engine.coco import CocoImage, looks_like_coco, parse_coco
 from engine.errors import Failure, ImageError, InputError, VocError
 from engine.samples import (
     IMAGE_CLASSIFICATION,
@@ -66,6 +66,7 @@ _YOLO_FILES: Final = ("obj.names", "obj.data", "train.txt", "valid.txt")
 YOLO_FOLDER: Final = "obj_train_data"
 #: Names of COCO documents, how many there may be, and who draws what comes with a score.
 _COCO_NAME: Final = re.compile(r"(instances|annotation|coco|labels)[^/]*$|(^|/)annotations/[^/]*$", re.IGNORECASE)
+_COCO_WORDS: Final = re.compile(r"instances|coco|annotations", re.IGNORECASE)
 _MOST_DOCUMENTS: Final = 64
 COCO_MACHINE: Final = "coco"
 #: Boxes come out of YOLO's rounded fractions on a grid of 1/1000 pixel, so that whole pixels are whole again.
@@ -506,19 +507,31 @@ def read_coco(listing: Listing) -> Found:
     lost: list[str] = []
     outlines = crowds = twice = 0
     find = _Finder(listing.images)
+    unplaced: list[tuple[str, CocoImage]] = []
+
+    def place_at(source: str, image: CocoImage, document: str) -> None:
+        by = COCO_MACHINE if image.scored else None
+        label = Label(OBJECT_DETECTION, annotated_by=by, drawing=image.drawing)
+        drawn[source] = with_size(Sample(source, (label,), usage=_usage_of(document)))
+
     for place in documents:
         found = parse_coco(_read_bytes(listing.root / place, _LIST_BYTES), place)
         failures += found.failures
         outlines, crowds = outlines + found.outlines, crowds + found.crowds
         for image in found.images:
-            source = find(image.file_name, place)
+            source = find.exactly(image.file_name, place)
             if source is None:
-                lost.append(image.file_name)
-                continue
-            twice += source in drawn
-            by = COCO_MACHINE if image.scored else None
-            label = Label(OBJECT_DETECTION, annotated_by=by, drawing=image.drawing)
-            drawn.setdefault(source, with_size(Sample(source, (label,), usage=_usage_of(place))))
+                unplaced.append((place, image))
+            elif source in drawn:
+                twice += 1
+            else:
+                place_at(source, image, place)
+    for place, image in unplaced:  # where a document says exactly what it means, no other one's guess counts
+        source = find.by_name(image.file_name)
+        if source is None or source in drawn:
+            lost.append(image.file_name)
+        else:
+            place_at(source, image, place)
     notes = [
         (outlines, "outlines beside boxes were passed over: boxes are read"),
         (crowds, "regions of many objects (iscrowd) were left out"),
@@ -532,12 +545,13 @@ def read_coco(listing: Listing) -> Found:
 def _coco_documents(listing: Listing) -> list[str]:
     """Files that are named like COCO documents, and look like them."""
     named = [name for name in listing.others if ending_of(name) == ".json" and _COCO_NAME.search(name)]
+    named.sort(key=lambda name: _COCO_WORDS.search(_last(name)) is None)  # the likeliest first
     found = []
     for name in named[:_MOST_DOCUMENTS]:
         with suppress(InputError):
             if looks_like_coco(_read_bytes(listing.root / name, _LIST_BYTES)):
                 found.append(name)
-    return found
+    return sorted(found)
 
 
 class _Finder:
@@ -549,8 +563,8 @@ class _Finder:
         for image in images:
             self._by_name.setdefault(_last(image), []).append(image)
 
-    def __call__(self, name: str, document: str) -> str | None:
-        """The image that a document means by a name."""
+    def exactly(self, name: str, document: str) -> str | None:
+        """The image at the place that a document says."""
         folder = document.rpartition("/")[0]
         part = next(iter(re.findall(r"instances_(\w+)\.json$", document)), "")
         while True:
@@ -560,6 +574,10 @@ class _Finder:
             if not folder:
                 break
             folder = folder.rpartition("/")[0]
+        return None
+
+    def by_name(self, name: str) -> str | None:
+        """The only image of that name, wherever it lies."""
         alike = self._by_name.get(_last(name), [])
         return alike[0] if len(alike) == 1 else None
 

@@ -32,7 +32,10 @@ class Sources:
             if source.startswith(prefix):
                 return folder / source[len(prefix) :]
         if source.startswith("file://"):
-            return Path(unquote(urlsplit(source).path))
+            try:
+                return Path(unquote(urlsplit(source).path))
+            except ValueError as error:  # as file://[
+                raise ImageError("remote", f"{source[:200]}: no URI: {error}") from None
         if is_uri(source):
             raise ImageError("remote", f"{source}: not on this machine; map its prefix with --map PREFIX=FOLDER")
         return self.root / source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,25 @@ def test_the_command(data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["search", path, "--search-conditions", "nothing.json"]) == 1
     assert "nothing.json: must be JSON, or a file with it" in capsys.readouterr().err
     assert read_samples(path).samples[0].source == "pets/cat.png"
+
+
+def test_attributes_are_those_that_answers_show(data: Dataset) -> None:
+    """What a sample is told to have is what it is found by."""
+    for row in range(len(data)):
+        told = sample_answer(data, row)
+        for name, value in told["metadata"].items():
+            one = value[0] if isinstance(value, list) else value
+            wanted = {"metadata": {"props": {name: [str(one).lower() if isinstance(one, bool) else str(one)]}}}
+            assert row in matching(data, checked_conditions([wanted])[0]), (row, name)
+        for label in told["labels"]:
+            for name, value in label["property"].items():
+                if isinstance(value, str):
+                    wanted = {"label_list": {"labels": [{"name": label["name"], "property": {name: [value]}}]}}
+                    assert row in matching(data, checked_conditions([wanted])[0]), (row, name)
+    hard = checked_conditions([{"metadata": {"props": {"@modelarts:hard": ["true"]}}}])[0]
+    assert matching(data, hard).tolist() == [1]
+
+
+def test_whom_a_sample_was_given_to(data: Dataset) -> None:
+    given = data.with_samples([replace(data[0], property={"@modelarts:worker_id": "w-17"}), *data.samples[1:]])
+    assert matching(given, checked_conditions([{"labeler": "w-17"}])[0]).tolist() == [0]

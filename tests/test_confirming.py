@@ -10,9 +10,10 @@ import pytest
 
 from engine.decisions import write_decisions, write_labels
 from engine.errors import EngineError, InputError, UsageError
-from engine.manifest import read_manifest
-from engine.samples import IMAGE_CLASSIFICATION, STATE_KEY, Label, Sample
+from engine.manifest import read_manifest, write_manifest
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, STATE_KEY, Drawing, Label, Sample, Shape
 from engine.tasks.confirming import Confirmed, confirm, difficulty, is_automatic
+from engine.voc import write_voc
 
 MACHINE = "modelarts/active-learning"
 
@@ -297,3 +298,23 @@ def test_a_write_that_fails_leaves_the_manifest_as_it_was(out: Path, monkeypatch
 
     monkeypatch.setattr("os.fsync", full)
     refused(out, EngineError, r"result\.manifest: cannot be written: No space left", all=True)
+
+
+def test_boxes_of_a_machine_can_be_rejected(tmp_path: Path) -> None:
+    """No label takes them away, as it does with labels of images."""
+    drawing = Drawing((Shape("lamp", "bndbox", ((1, 1), (6, 9)), confidence=0.7),), (32, 24, 3))
+    day = Label(IMAGE_CLASSIFICATION, name="day", annotated_by="human")
+    samples = [Sample("c.png", (day,))]
+    for name in ("a", "b"):
+        write_voc(tmp_path / f"{name}.xml", drawing)
+        by = "modelarts/pre-label"
+        boxes = Label(OBJECT_DETECTION, annotated_by=by, annotation_loc=f"{name}.xml", annotation_format="PASCAL VOC")
+        samples.append(Sample(f"{name}.png", (day, boxes)))
+    path = tmp_path / "lamps.manifest"
+    write_manifest(path, samples)
+    assert counts(confirm(path, all=True)) == (0, 0, 0, 0, 0)  # more samples have labels of images
+    assert counts(confirm(path, labels={"a.png": []}, all=True, label_type=1)) == (1, 0, 1, 0, 0)
+    _, first, second = read_manifest(path)
+    assert first.labels == (day,) and second.labels[1].by_human
+    with pytest.raises(UsageError, match="label_type: must be 0 or 1"):
+        confirm(path, all=True, label_type=2)

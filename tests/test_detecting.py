@@ -13,15 +13,19 @@ import numpy as np
 import orjson
 import pytest
 import torch
+import torch.nn.functional as F
 
 import engine
 from engine.cli import main
 from engine.dataset import Dataset, read_samples
 from engine.detect.average_precision import Found, box_scores
 from engine.detect.crossfit import Unfinished
-from engine.detect.detecting import auto_detect, found_boxes
+from engine.detect.detecting import auto_detect, found_boxes, members_for
+from engine.detect.network import DetectorSpec, initialised_detector
 from engine.detect.results import Detection, annotated
 from engine.detect.sketches import fitted, sketches_of
+from engine.detect.trunk import read_trunk, widths_of
+from engine.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import Failure, InputError, Stopped, UsageError
 from engine.hard.box_errors import box_label_errors
 from engine.hard.box_look import as_sure, changes, mapped_back, still_there
@@ -29,6 +33,7 @@ from engine.hard.detected import hard_detections
 from engine.hard.marks import marked_boxes
 from engine.hard.operators import OPERATORS, PLACES
 from engine.hard.reasons import REASONS
+from engine.label.training import Recipe, Training, generator_of
 from engine.models import load_detector, load_model, model_digest, read_model_info, save_model
 from engine.outfolder import OutFolder
 from engine.predictions import Boxes
@@ -781,3 +786,101 @@ def test_boxes_are_drawn_where_they_are_on_pictures_that_were_decoded_smaller(tm
     red = np.argwhere(shown[..., 0] - shown[..., 1] > 60)
     height, width = shown.shape[:2]
     assert red.min(axis=0) / (height, width) == pytest.approx([0.5, 0.5], abs=0.03)
+
+
+@pytest.mark.parametrize(("steps", "fast", "accurate"), [(90, 1, 1), (600, 2, 1), (1_100, 3, 2), (90_000, 3, 3)])
+def test_as_many_networks_as_there_is_time_for(tmp_path: Path, steps: float, fast: int, accurate: int) -> None:
+    assert members_for("fast", steps, tmp_path / "fast") == fast
+    assert members_for("accurate", steps, tmp_path / "accurate") == accurate
+    assert members_for("fast", 1, tmp_path / "fast") == fast  # a run that goes on decides the same
+
+
+def test_a_short_budget_trains_one_network_to_its_end(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path, 12, 4)
+    found = auto_detect(dataset, "fast", minutes=0.05, precision="float32")
+    assert found.choices["networks"] == 1 and "+" not in found.choices["steps"]
+    again = auto_detect(dataset, "fast", steps=(int(found.choices["steps"]),), networks=1, precision="float32")
+    for one, two in zip(found.candidates, again.candidates, strict=True):
+        assert (one is None) == (two is None)
+        assert one is None or two is None or torch.equal(one.xyxy, two.xyxy)
+
+
+# ---- A trunk that was trained. ----
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as torchvision publishes them, of a resnet18 that knows nothing."""
+    from torchvision import models
+
+    path = tmp_path_factory.mktemp("weights") / "resnet18.pth"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(models.resnet18(weights=None).state_dict(), path)
+    return path
+
+
+def test_a_trunk_is_that_of_the_file_and_its_first_parts_stay(resnet: Path) -> None:
+    trunk = read_trunk("resnet18", resnet)
+    spec = DetectorSpec(widths_of("resnet18"), 16, 2, 8.0, "resnet18")
+    net = initialised_detector(spec, trunk, generator_of("test"))
+    images = torch.rand(2, 3, 64, 96, generator=generator_of("images"))
+    given = torch.load(resnet, weights_only=True)
+    with torch.no_grad():
+        stages = net.eval().trunk(images)
+    assert [tuple(each.shape[1:]) for each in stages] == [(64, 16, 24), (128, 8, 12), (256, 4, 6), (512, 2, 3)]
+    from torchvision import models
+
+    theirs = models.resnet18(weights=None)
+    theirs.load_state_dict(given)
+    x = (images - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    with torch.no_grad():
+        expected = torch.nn.Sequential(*list(theirs.eval().children())[:-2])(x)
+    assert torch.allclose(stages[3], expected, atol=1e-3, rtol=1e-3)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    training = Training(net, 2, Recipe(learning_rate=0.2, gently={"trunk.": 0.1}), False)
+    net.train()
+    maps = net(images)
+    training.advance(maps.centers.square().mean() + maps.edges.mean() + maps.fits.mean())
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert not any(name.startswith(("trunk.net.conv1", "trunk.net.bn1", "trunk.net.layer1")) for name in moved)
+    assert {"trunk.net.layer4.0.conv1.weight", "trunk.net.layer2.0.bn1.running_mean", "center.weight"} <= moved
+
+    def turned(name: str) -> float:
+        """How far a bank of filters has turned."""
+        return float(1 - F.cosine_similarity(net.state_dict()[name].flatten(), before[name].flatten(), dim=0))
+
+    assert turned("trunk.net.layer4.1.conv2.weight") < 0.1 * turned("smooth.0.filters.weight")
+
+
+def test_the_trunk_of_a_detector_and_files_that_do_not_fit(resnet: Path, tmp_path: Path) -> None:
+    given = torch.load(resnet, weights_only=True)
+    of_detector = {f"backbone.body.{name}": each for name, each in given.items() if not name.startswith("fc.")}
+    torch.save({**of_detector, "head.bias": torch.zeros(3)}, tmp_path / "detector.pth")
+    assert read_trunk("resnet18", tmp_path / "detector.pth").digest == read_trunk("resnet18", resnet).digest
+    with pytest.raises(UsageError, match=r"of boxes it must be one of resnet18, .*, got 'alexnet'"):
+        read_trunk("alexnet", resnet)
+    with pytest.raises(UsageError, match="needs weights from a local file"):
+        read_trunk("resnet18", None)
+    with pytest.raises(InputError, match=r"must hold the .* tensors of resnet50"):
+        read_trunk("resnet50", resnet)
+
+
+def test_a_task_that_begins_with_a_trained_trunk(resnet: Path, tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "data", 12, 2)
+    options = {**{name: value for name, value in USUAL.items() if name != "steps"}, "steps": 2, "networks": 1}
+    asked = [{"label": name, "value": value} for name, value in options.items()]
+    asked += [{"label": "encoder", "value": "resnet18"}, {"label": "weights", "value": str(resnet)}]
+    body = {"task_type": "auto-label", "config": {"algorithm_type": "accurate", "parameters": asked}}
+    answer = run_request(parse_request(body), dataset, tmp_path / "out")
+    assert answer["status"] == 3
+    model = load_detector(tmp_path / "out" / "model")
+    assert model.networks[0].spec.trunk == "resnet18"
+    told = orjson.loads((tmp_path / "out" / "model" / "model.json").read_bytes())
+    assert told["networks"]["trunk"] == "resnet18" and told["networks"]["widths"] == [64, 128, 256, 512]
+    told["networks"]["trunk"] = "resnet34"
+    (tmp_path / "out" / "model" / "model.json").write_bytes(orjson.dumps(told))
+    with pytest.raises(InputError, match="trunk"):
+        load_detector(tmp_path / "out" / "model")
+    with pytest.raises(UsageError, match="weights: belong to an encoder"):
+        run_request(parse_request({**body, "config": {"parameters": [asked[-1]]}}), dataset, tmp_path / "no")

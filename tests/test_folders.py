@@ -633,6 +633,27 @@ def test_documents_that_are_none(tmp_path: Path, content: str, message: str) -> 
         read_coco(list_folder(tmp_path))
 
 
+def test_what_a_document_says_exactly_goes_before_what_another_may_mean(tmp_path: Path) -> None:
+    """The first document lists an image that is not there; only the second has one of that name, and it is its own."""
+    put(tmp_path, "train/1.jpg", "test/2.jpg")
+    for part, x in (("test", 5), ("train", 7)):
+        boxes = [{"image_id": 1, "category_id": 3, "bbox": [x, 1, 2, 2]}]
+        coco(tmp_path, f"{part}/_annotations.coco.json", [{"id": 1, "file_name": "1.jpg"}], boxes)
+    found = read_coco(list_folder(tmp_path))
+    (mine,) = (sample for sample in found.samples if sample.source == "train/1.jpg")
+    assert mine.usage == "TRAIN" and mine.boxes[0].xyxy[0] == 7
+    assert found.notes == ("1 images are listed and not in the folder, such as 1.jpg",)
+
+
+def test_a_document_with_a_byte_order_mark(tmp_path: Path) -> None:
+    put(tmp_path, "cat/1.jpg")
+    coco(tmp_path, "annotations.json", [{"id": 1, "file_name": "cat/1.jpg"}], [])
+    path = tmp_path / "annotations.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert detect(list_folder(tmp_path))[0] == "coco"
+    assert read_coco(list_folder(tmp_path)).samples[0].labels[0].type == OBJECT_DETECTION
+
+
 def test_json_that_is_something_else_is_no_coco(tmp_path: Path) -> None:
     put(tmp_path, "cat/1.jpg")
     text(tmp_path, "annotations.json", '{"a": 1}')

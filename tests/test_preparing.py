@@ -15,14 +15,23 @@ from test_prelabeling import colored
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, UsageError
 from engine.manifest import write_manifest
-from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.models import Shelf
+from engine.samples import (
+    HARD_REASONS_KEY,
+    IMAGE_CLASSIFICATION,
+    OBJECT_DETECTION,
+    Drawing,
+    Label,
+    Sample,
+    Shape,
+)
 from engine.sources import Sources
 from engine.tasks.catalog import run_request
 from engine.tasks.conditions import known_id
-from engine.tasks.preparing import prepared, with_guests
+from engine.tasks.preparing import given_sample, prepared, with_guests
 from engine.tasks.probabilities import read_probabilities
 from engine.tasks.request import parse_request
-from engine.tasks.schema import TaskRequest
+from engine.tasks.schema import SampleLabels, TaskRequest
 
 USUAL = {"steps": "4", "networks": 2, "precision": "float32", "image_size": 16}
 
@@ -35,6 +44,43 @@ def learning(**config: Any) -> TaskRequest:
 
 def asking(**config: Any) -> TaskRequest:
     return parse_request({"task_type": "pre-label", "config": config})
+
+
+def test_new_labels_are_not_doubtful(tmp_path: Path) -> None:
+    guess = Label(IMAGE_CLASSIFICATION, name="cat", annotated_by="modelarts/auto", hard=True, hard_coefficient=0.8)
+    doubtful = Sample("a.png", (guess,), hard=True, hard_coefficient=0.8, property={HARD_REASONS_KEY: [1], "x": 1})
+    told = SampleLabels.model_validate({"sample_id": "a", "labels": [{"name": "dog", "type": 0}]})
+    new = given_sample(doubtful, told, "sample a", keep=True)
+    assert (new.hard, new.hard_coefficient, dict(new.property)) == (None, None, {"x": 1})
+    marked = SampleLabels.model_validate({"sample_id": "a", "metadata": {"y": 2}})
+    kept = given_sample(doubtful, marked, "sample a", keep=True)
+    assert kept.labels == (guess,) and kept.hard and kept.property[HARD_REASONS_KEY] == [1] and kept.property["y"] == 2
+
+
+def test_an_export_of_the_result_knows_samples_by_the_ids_and_places_of_the_data(tmp_path: Path) -> None:
+    dataset = painted(tmp_path / "few")
+    ids = [known_id(dataset[0]), known_id(dataset[20])]
+    for name, params, expected in (
+        ("ids", {"samples": ids}, 2),
+        ("place", {"search_conditions": [{"sample_dir": "/"}]}, len(dataset)),
+    ):
+        config = {"n_clusters": 2, "property": "group", "export_params": params}
+        body = {"task_type": "auto-grouping", "config": config}
+        answer = run_request(parse_request(body), dataset, tmp_path / "elsewhere" / name)
+        assert answer["result"]["export"]["exported_sample_count"] == expected, name
+
+
+def test_auto_deploy_exports_what_it_learned_from(tmp_path: Path) -> None:
+    dataset = painted(tmp_path / "few")
+    shelf = Shelf(tmp_path / "home")
+    found = shelf.add(onnx_colors(tmp_path / "rgb"))
+    body = {
+        "task_type": "auto-deploy",
+        "model_id": found.model_id,
+        "config": {"export_params": {"sample_state": "ALL"}},
+    }
+    answer = run_request(parse_request(body), dataset, tmp_path / "out", shelf=shelf)
+    assert answer["result"]["export"]["exported_sample_count"] == 18
 
 
 def test_another_manifest(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ from engine.server.answers import task_answer
 from engine.server.app import create_app, create_service_app
 from engine.server.checks import Roots
 from engine.server.database import Database, TaskRow
-from engine.server.datasets import add_dataset, begin, change, forget_base, land
-from engine.server.inferring import Service
+from engine.server.datasets import add_dataset, begin, change, land
+from engine.server.inferring import Service, _append
 from engine.server.queue import Queue
 from engine.server.worker import task_folder
 from engine.tasks.catalog import run_request
@@ -47,7 +47,6 @@ from engine.tasks.confirming import confirm
 from engine.tasks.deploying import read_service
 from engine.tasks.request import parse_request
 from engine.tasks.runner import Status
-from engine.voc import read_voc
 
 LEARNING = [
     {"label": name, "value": value}
@@ -99,11 +98,12 @@ def has_its_form(answer: httpx.Response) -> None:
 class Client:
     """A client of one project, and the data set that it works with."""
 
-    def __init__(self, address: str, token: str | None, project: str = "p1") -> None:
+    def __init__(self, address: str, token: str | None, place: Path, project: str = "p1") -> None:
         headers = {} if token is None else {"X-Auth-Token": token}
         hooks = {"response": [has_its_form]}
         self.http = httpx.Client(base_url=address, headers=headers, timeout=60, event_hooks=hooks)
         self.project = project
+        self.place = place
         self.dataset_id = ""
 
     @property
@@ -164,7 +164,7 @@ def token(place: Path, address: str) -> str:
 @pytest.fixture
 def client(address: str, token: str, place: Path) -> Iterator[Client]:
     """A client with a data set of its own: 27 images, of which 18 are labeled."""
-    found = Client(address, token)
+    found = Client(address, token, place)
     name = f"data-{uuid.uuid4().hex[:12]}"
     dataset = painted(place / name)
     write_manifest(place / name / "few.manifest", dataset.samples)
@@ -210,10 +210,16 @@ def test_the_whole_story(client: Client, place: Path) -> None:
     export = client.post(f"{client.base}/export-tasks", {"to": "tree", "export_params": {"sample_state": "ALL"}})
     exported = client.ended(export.json()["task_id"])
     assert exported["result"]["exported_sample_count"] == 27
+    wrong = {"to": "csv", "export_params": {"export_dest": "NEW_DATASET"}}
+    problem(client.post(f"{client.base}/export-tasks", wrong), 400, "LE.4000", "to: must be 'new'")
+    assert client.get(f"{client.base}/tasks", task_type="export").json()["total_count"] == 1
+    everything = {"parameters": [{"label": "all", "value": True}]}
+    again = {"export_dest": "NEW_DATASET", "export_new_dataset_name": f"again-{client.dataset_id[:8].strip('-_')}"}
+    client.ended(client.start({**GROUPING, "config": {**GROUPING["config"], **everything, "export_params": again}}))
     new = {"export_dest": "NEW_DATASET", "export_new_dataset_name": f"new-{client.dataset_id[:8].strip('-_')}"}
     client.ended(client.post(f"{client.base}/export-tasks", {"export_params": new}).json()["task_id"])
     names = [each["dataset_name"] for each in client.get("/v2/p1/datasets", limit=100).json()["datasets"]]
-    assert new["export_new_dataset_name"] in names
+    assert {new["export_new_dataset_name"], again["export_new_dataset_name"]} <= set(names)
     task = {"task_type": "auto-deploy", "config": {"model_name": "shapes", "parameters": LEARNING}}
     deployed = client.ended(client.start(task))
     assert deployed["status"] == 3, deployed
@@ -241,9 +247,11 @@ def test_the_whole_story(client: Client, place: Path) -> None:
 
 def test_who_may_do_what(client: Client, address: str, place: Path) -> None:
     database = Database(place / "home")
-    other = Client(address, database.add_token("p2"), "p2")
+    other = Client(address, database.add_token("p2"), place, "p2")
     database.close()
     problem(httpx.get(f"{address}/v2/p1/datasets"), 401, "LE.4010")
+    problem(httpx.post(f"{address}/v1/infers/nobody", content=b"x"), 401, "LE.4010")
+    problem(other.http.post("/v1/infers/nobody", content=b"x"), 404, "LE.4043")
     problem(httpx.get(f"{address}/v2/p1/datasets", headers={"X-Auth-Token": "guess"}), 401, "LE.4010")
     problem(other.get("/v2/p1/datasets"), 403, "LE.4030")
     problem(other.get(f"/v2/p2/datasets/{client.dataset_id}"), 404, "LE.4040")
@@ -267,6 +275,12 @@ def test_tasks_of_a_data_set_wait_for_each_other(client: Client) -> None:
     assert client.ended(slow)["status"] == 5 and time.monotonic() - began < 5
     problem(client.post(f"{client.base}/tasks/{slow}/stop"), 400, "LE.4006")
     assert client.ended(quick)["status"] == 3
+    problem(client.post(f"{client.base}/tasks/{quick}/resume"), 400, "LE.4009")
+    assert client.post(f"{client.base}/tasks/{slow}/resume").status_code == 204  # it goes on, and is stopped again
+    assert client.until(slow, {Status.RUNNING})["error_code"] == ""
+    client.post(f"{client.base}/tasks/{slow}/stop")
+    assert client.ended(slow)["status"] == 5
+    assert not list((client.place / "home" / "datasets" / client.dataset_id).glob("base-*"))
 
 
 def test_a_task_that_waits_is_stopped_at_once(client: Client) -> None:
@@ -372,7 +386,13 @@ def test_filters_of_automatic_labels(client: Client, place: Path) -> None:
         (b"[]", "LE.4000", "object"),
         (b'{"task_type": "auto-fly"}', "LE.4000", "task_type"),
         (b'{"task_type": "auto-label", "colour": 1}', "LE.4000", "colour: unknown field"),
-        (b'{"task_type": "auto-grouping", "config": {"n_clusters": 1e30}}', "LE.4000", "n_clusters"),
+        (b'{"task_type": "auto-grouping", "config": {"n_clusters": 1e30}}', "LE.4004", "n_clusters"),
+        (b'{"task_type": "auto-grouping", "config": {"n_clusters": 500}}', "LE.4004", "n_clusters"),
+        (b'{"task_type": "auto-label", "config": {"manifest_path": "file://["}}', "LE.4000", "no URI"),
+        (b'{"task_type": "auto-deploy", "model_id": "nobody"}', "LE.4000", "nobody"),
+        (b'{"task_type": "auto-deploy", "config": {"model_name": "signs/v2"}}', "LE.4000", "name: must be letters"),
+        (b'{"task_type": "auto-deploy", "config": {"output_dir": "xx://../../../tmp/evil"}}', "LE.4000", "output_dir"),
+        (b'{"task_type":"auto-deploy","config":{"infer_result_output_dir":"../../.."}}', "LE.4008", "must lie in a"),
         (b'{"task_type": "auto-grouping", "config": {"n_clusters": 150}}', "LE.4004", "got 150 for 9"),
         (b'{"task_type": "pre-label", "model_id": "../../etc"}', "LE.4000", ""),
         (b'{"task_type": "auto-label", "config": {"manifest_path": "/etc/passwd"}}', "LE.4008", "must lie in a folder"),
@@ -404,6 +424,7 @@ def test_rules_of_auto_labeling(client: Client, place: Path) -> None:
     write_manifest(place / "rules" / "none.manifest", [replace(sample, labels=()) for sample in dataset])
     client.register("rules-none", place / "rules" / "none.manifest")
     problem(client.post(f"{client.base}/tasks", FAST), 400, "LE.4001", "at least 2 labels")
+    problem(client.post(f"{client.base}/tasks", {"task_type": "auto-deploy"}), 400, "LE.4001", "at least 2 labels")
     write_manifest(place / "rules" / "few.manifest", dataset.samples[:6] + dataset.samples[18:])
     client.register("rules-few", place / "rules" / "few.manifest")
     problem(client.post(f"{client.base}/tasks", FAST), 400, "LE.4002", "on at least 5")
@@ -424,6 +445,10 @@ def test_data_sets(client: Client, place: Path) -> None:
     problem(client.post(base, {"dataset_name": "x", "data_path": "y", "colour": 1}), 400, "LE.4000", "colour")
     escape = {"dataset_name": "m", "data_path": str(place), "map": ["s3://b/=/etc/"]}
     problem(client.post(base, escape), 400, "LE.4008")
+    draw(place.parent / "elsewhere" / "a.png")
+    (place / "links").mkdir()
+    (place / "links" / "a.png").symlink_to(place.parent / "elsewhere" / "a.png")
+    problem(client.post(base, {"dataset_name": "links", "data_path": f"{place}/links"}), 400, "LE.4000", "none of 1")
     name = client.get(client.base).json()["dataset_name"]
     problem(client.post(base, {"dataset_name": name, "data_path": str(place)}), 400, "LE.4007")
     (place / "leak").symlink_to("/etc")
@@ -622,36 +647,61 @@ def test_what_people_do_while_a_task_runs_stays(home: Path, tmp_path: Path) -> N
     assert dict(second.property) == {"light": 2, "color": "red"} and dict(third.property) == {}
 
 
-def test_drawings_that_nobody_mentions_any_more_are_removed(home: Path, tmp_path: Path) -> None:
-    """One change later: who began to read the manifest before still finds them, and so does a task that runs."""
-    draw(tmp_path / "data" / "a.png")
-    write_manifest(tmp_path / "data" / "few.manifest", [Sample("a.png")])
+def test_what_another_manifest_does_not_say_is_not_taken_away(home: Path, tmp_path: Path) -> None:
+    """A task on a manifest that a request names lands where the data set says the same; what people said stays."""
+    for name in ("a.png", "b.png"):
+        draw(tmp_path / "data" / name)
+    dog = Label(IMAGE_CLASSIFICATION, name="dog", annotated_by="human/anna")
+    known = [Sample("a.png", (dog,), property={"weather": "sun"}), Sample("b.png", property={"weather": "rain"})]
+    write_manifest(tmp_path / "data" / "few.manifest", known)
+    write_manifest(tmp_path / "data" / "other.manifest", [Sample("a.png"), Sample("b.png")])
     database = Database(home)
     dataset_id = add_dataset(database, "p1", "few", tmp_path / "data" / "few.manifest")
-    folder = home / "datasets" / dataset_id
-
-    def box(x: int) -> None:
-        drawing = Drawing((Shape("lamp", "bndbox", ((x, 1), (x + 5, 9))),), (32, 24, 3))
-        label = Label(type=OBJECT_DETECTION, drawing=drawing)
-        change(home, dataset_id, lambda now: [replace(each, labels=(label,)) for each in now])
-
-    def lefts() -> set[float]:
-        return {read_voc(path)[0].shapes[0].points[0][0] for path in (folder / "annotations").glob("*.xml")}
-
-    box(1)
-    box(2)
-    assert lefts() == {1, 2}
-    box(3)
-    assert lefts() == {2, 3}
     begin(home, dataset_id, "task")
-    box(4)
-    box(5)
-    assert lefts() == {3, 4, 5}
-    forget_base(home, dataset_id, "task")
-    box(6)
-    assert lefts() == {5, 6}
-    (sample,) = read_samples(folder / "current.manifest")
-    assert sample.boxes[0].xyxy[0] == 6
+    guess = Label(IMAGE_CLASSIFICATION, name="cat", annotated_by="modelarts/auto", confidence=0.9)
+    marks = {"@modelarts:hard_reasons": [1]}
+    (tmp_path / "out").mkdir()
+    result = [Sample(f"../data/{name}", (guess,), property=marks, hard=True) for name in ("a.png", "b.png")]
+    write_manifest(tmp_path / "out" / "result.manifest", result)
+    other = read_samples(tmp_path / "data" / "other.manifest")
+    assert land(home, dataset_id, "task", tmp_path / "out", other) == 1
+    first, second = read_samples(home / "datasets" / dataset_id / "current.manifest")
+    assert first.labels == (dog,) and dict(first.property) == {"weather": "sun"} and first.hard is None
+    assert second.labels == (guess,) and dict(second.property) == {"weather": "rain", **marks} and second.hard
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills: what was collected before can be read, and so can what comes later."""
+    path = tmp_path / "collected.manifest"
+    _append(path, b"first\n")
+    opened = Path.open
+
+    def filling(self: Path, *arguments: Any) -> Any:
+        file = opened(self, *arguments)
+        whole = file.write
+
+        class Half:
+            def __enter__(self) -> Half:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                file.close()
+
+            tell = file.tell
+
+            def write(self, line: bytes) -> None:
+                whole(line[:3])
+                file.flush()
+                raise OSError(28, "No space left on device")
+
+        return Half()
+
+    monkeypatch.setattr(Path, "open", filling)
+    with pytest.raises(OSError, match="No space"):
+        _append(path, b"second\n")
+    monkeypatch.undo()
+    _append(path, b"third\n")
+    assert path.read_bytes() == b"first\nthird\n"
 
 
 def test_confirming_one_drawing_changes_no_other(home: Path, tmp_path: Path) -> None:
@@ -781,7 +831,7 @@ def test_a_model_is_served_alone(tmp_path: Path) -> None:
     train = ["--train", str(tmp_path / "data" / "train.manifest"), "--model", str(model)]
     assert main(["hard", str(tmp_path / "kept" / "collected.manifest"), *train, "--out", str(tmp_path / "hard")]) == 0
     with np.load(tmp_path / "hard" / "hard_scores.npz") as file:
-        assert {19, 20, 30} & set(file["reasons"].tolist()) and len(file["coefficients"]) == 3
+        assert {1, 5, 19, 20, 21, 30} <= set(file["reasons"].tolist()) and len(file["coefficients"]) == 3
 
 
 def test_several_models_share_the_traffic_and_a_process_that_dies_is_replaced(tmp_path: Path) -> None:

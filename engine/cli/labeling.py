@@ -35,7 +35,7 @@ def add_label(commands: Any) -> None:
     label.add_argument(
         "dataset",
         metavar="DATA",
-        help="a manifest or a folder; the folders of a tree are labels, VOC and YOLO files boxes",
+        help="a manifest or a folder; the folders of a tree are labels, VOC, YOLO and COCO files boxes",
     )
     add_task_arguments(label)
     for name in _LABEL_FIELDS:
@@ -97,6 +97,7 @@ def add_confirm(commands: Any) -> None:
     )
     confirm.add_argument("--labels", metavar="FILE", type=Path, help="decisions.jsonl or labels.csv with other labels")
     confirm.add_argument("--by", metavar="NAME", help="who says so, kept in the manifest as human/NAME")
+    confirm.add_argument("--label-type", type=int, choices=(0, 1), help="0: labels of images, 1: boxes, where both are")
     confirm.add_argument("--replace", action="store_true", help="let --labels change labels that a person gave, too")
     add_map(confirm)
 
@@ -145,6 +146,7 @@ def _confirm(options: argparse.Namespace) -> int:
         labels=options.labels,
         by=options.by,
         replace_human=options.replace,
+        label_type=options.label_type,
         map=options.map,
     )
     print(f"{done.path}: {done.confirmed:,} confirmed, {done.corrected:,} corrected, {done.rejected:,} rejected")

@@ -209,6 +209,7 @@ def _remove_dataset(options: argparse.Namespace) -> int:
         if database.dataset(options.dataset_id) is None:
             raise InputError(f"data set {options.dataset_id!r}: there is none")
         database.remove_dataset(options.dataset_id)
+        database.stop_tasks(options.dataset_id)
     return DONE
 
 

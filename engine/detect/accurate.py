@@ -69,7 +69,7 @@ def accurate(
         steps = clock.steps(ALONE / left, seconds[0])
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         began = clock.now()
-        net = new_detector(pool, seen, plan.spec, plan.seed, part)
+        net = new_detector(pool, seen, plan, part)
         loss = from_labels(pool, plan, seen, "accurate", part)
         before.append(trained_member(pool, plan, part, net, loss, steps, name="accurate", watch=own))
         seconds[0] = max(seconds[0], (clock.now() - began) / steps)

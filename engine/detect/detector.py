@@ -95,7 +95,8 @@ class BoxDetector:
         return canvas.to(torch.uint8)
 
     def raw(self, canvases: Tensor) -> list[Raw]:
-        """(B, 3, H, W) uint8 canvases -> what all networks together say, in pixels of the canvas."""
+        """(B, 3, H, W) uint8 canvases, on any device -> what all networks together say, in pixels of the canvas."""
+        canvases = canvases.to(next(self.networks[0].parameters()).device)
         return decoded(maps_of(self.networks, canvases, flips=self.flips, bfloat16=self.bfloat16))
 
     def boxes(self, raw: Raw, scale: float, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:

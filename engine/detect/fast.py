@@ -34,7 +34,7 @@ def fast(pool: BoxPool, plan: BoxPlan, step_seconds: float, *, clock: Clock, sta
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
         steps = clock.steps(1 / (plan.members - part), seconds)
-        net = new_detector(pool, seen_by(plan, part), plan.spec, plan.seed, part)
+        net = new_detector(pool, seen_by(plan, part), plan, part)
         began = clock.now()
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         loss = from_labels(pool, plan, seen_by(plan, part), "fast", part)

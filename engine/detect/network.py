@@ -4,14 +4,15 @@ In: images (B, 3, H, W) float in [0, 1], H and W multiples of CELL. Out: `Maps`,
 pixels: how much the middle of an object of each class lies here, how far the edges of its box are, and how well that
 box will fit (centers: Zhou et al. 2019; distances to edges and their quality: Tian et al. 2019; one map with weighted
 centers that learns quickly: Liu et al. 2020). The trunk is that of the classifier, a stem of whitened patches and
-residual stages; a path from coarse to fine brings what is seen of large objects to the fine map (Lin et al. 2017).
-Knows nothing of how it is trained.
+residual stages, or one that somebody has trained; a path from coarse to fine brings what is seen of large objects to
+the fine map (Lin et al. 2017). Knows nothing of how it is trained.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.detect.trunk import Trunk, TrunkBody
 from engine.label.networks import blank, fill_filters
 
 #: Pixels of the input that a cell of the answer is wide.
@@ -34,12 +36,14 @@ _FARTHEST: Final = 4.5
 @dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """The form of a detector. widths: channels of the stages of stride 4, 8, 16, 32. neck: channels of the fine map.
-    outputs: k. reach: half of the side of a usual box, in pixels of the input: distances are told in it."""
+    outputs: k. reach: half of the side of a usual box, in pixels of the input: distances are told in it. trunk: name of
+    one that somebody has trained (see `trunk`), with its widths; None: stages of our own, from scratch."""
 
     widths: tuple[int, int, int, int]
     neck: int
     outputs: int
     reach: float
+    trunk: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,12 @@ class Detector(nn.Module):
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.stem = blank(nn.Conv2d, 3, 2 * _DIRECTIONS, 4, stride=2, padding=1).requires_grad_(False)
-        channels = (2 * _DIRECTIONS, *spec.widths)
-        self.stages = nn.ModuleList(_Stage(channels[at], channels[at + 1]) for at in range(4))
+        if spec.trunk is None:
+            self.stem = blank(nn.Conv2d, 3, 2 * _DIRECTIONS, 4, stride=2, padding=1).requires_grad_(False)
+            channels = (2 * _DIRECTIONS, *spec.widths)
+            self.stages = nn.ModuleList(_Stage(channels[at], channels[at + 1]) for at in range(4))
+        else:
+            self.trunk = TrunkBody(spec.trunk)
         self.laterals = nn.ModuleList(_Normed(width, spec.neck, 1) for width in spec.widths)
         self.smooth = nn.ModuleList(_Normed(spec.neck, spec.neck, 3) for _ in range(3))
         self.of_centers = _Normed(spec.neck, spec.neck, 3)
@@ -71,18 +78,24 @@ class Detector(nn.Module):
 
     def pyramid(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> the fine map (B, neck, H/4, W/4)."""
-        x = F.relu(self.stem(images))
-        fine: Tensor
-        stages = []
-        for stage in self.stages:
-            x = stage(x)
-            stages.append(x)
-        fine = self.laterals[3](stages[3])
+        stages = self._stages(images)
+        fine: Tensor = self.laterals[3](stages[3])
         for at in (2, 1, 0):
             lateral = self.laterals[at](stages[at])
             fine = lateral + F.interpolate(fine, size=lateral.shape[2:], mode="nearest")
             fine = F.relu(self.smooth[at](F.relu(fine)))
         return fine
+
+    def _stages(self, images: Tensor) -> Sequence[Tensor]:
+        if self.spec.trunk is not None:
+            of_trunk: tuple[Tensor, ...] = self.trunk(images)
+            return of_trunk
+        x = F.relu(self.stem(images))
+        stages = []
+        for stage in self.stages:
+            x = stage(x)
+            stages.append(x)
+        return stages
 
     def forward(self, images: Tensor) -> Maps:
         """(B, 3, H, W) -> Maps in float32."""
@@ -130,13 +143,18 @@ class _Stage(nn.Module):
         return x + F.relu(self.deepen(x))
 
 
-def initialised_detector(spec: DetectorSpec, stem: tuple[Tensor, Tensor], generator: torch.Generator) -> Detector:
-    """A new detector with the stem of `label.networks.fit_stem`, on the CPU."""
+def initialised_detector(
+    spec: DetectorSpec, start: tuple[Tensor, Tensor] | Trunk, generator: torch.Generator
+) -> Detector:
+    """A new detector with the stem of `label.networks.fit_stem`, or with a trunk that was trained, on the CPU."""
     net = Detector(spec)
     with torch.no_grad():
-        net.stem.weight.copy_(stem[0])
-        net.stem.bias.copy_(stem[1])
         fill_filters(net, generator)
+        if isinstance(start, Trunk):
+            net.trunk.net.load_state_dict(start.state)
+        else:
+            net.stem.weight.copy_(start[0])
+            net.stem.bias.copy_(start[1])
         for head in (net.center, net.box):
             head.weight.normal_(0, 0.1 / math.sqrt(spec.neck), generator=generator)
             head.bias.zero_()
@@ -145,7 +163,8 @@ def initialised_detector(spec: DetectorSpec, stem: tuple[Tensor, Tensor], genera
 
 
 def trainable(net: Detector) -> Detector:
-    """A copy that can be trained, whatever the network was for; all but its stem."""
+    """A copy that can be trained, whatever the network was for; all but where it begins."""
     twin = copy.deepcopy(net).requires_grad_(True)
-    twin.stem.requires_grad_(False)
+    for part in [twin.stem] if twin.spec.trunk is None else twin.trunk.first:
+        part.requires_grad_(False)
     return twin

@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.detect.losses import detection_loss, wanted
 from engine.detect.network import CELL, Detector, DetectorSpec, initialised_detector
 from engine.detect.pool import BoxPool
+from engine.detect.trunk import Trunk, widths_of
 from engine.detect.views import LEARNING, View, viewed
 from engine.embeddings import Gradients
 from engine.label.calibration import folds_of
@@ -27,6 +28,8 @@ _NECK: Final = 64
 _WIDTHS_ON_GPU: Final = (96, 160, 256, 384)
 _NECK_ON_GPU: Final = 128
 LEARNING_RATE: Final = 0.24
+#: How fast a trunk that was trained learns, as a share of the rates of everything else.
+_TRUNK_RATE: Final = 0.1
 #: What is shown in training, as a share of each side of the canvas, in multiples of _STEP.
 _SHOWN: Final = 0.95
 _STEP: Final = 32
@@ -45,13 +48,14 @@ _EVEN: Final = 0.18
 @dataclass(frozen=True, slots=True)
 class BoxSettings:
     """What a person may ask for; None: chosen here. members: networks. threshold: confidence from which on boxes are
-    given."""
+    given. trunk: one that was trained, to begin with; None: from scratch."""
 
     seed: int = 0
     batch_size: int | None = None
     learning_rate: float | None = None
     members: int | None = None
     threshold: float | None = None
+    trunk: Trunk | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class BoxPlan:
     seed: int
     threshold: float | None
     found: dict[str, Any]
+    trunk: Trunk | None = None
 
     def view(self, usual: View) -> View:
         """The view with those mirror images that keep labels."""
@@ -87,7 +92,7 @@ def plan_for(pool: BoxPool, settings: BoxSettings, *, folds: int, members: int) 
     kept = _kept(pool, fold, settings.seed)
     flips = (kept["horizontal"] >= FLIP_FROM, kept["vertical"] >= FLIP_FROM)
     transposed = all(flips) and kept["transposed"] >= FLIP_FROM and _as_wide_as_high(pool)
-    spec = spec_for(pool)
+    spec = spec_for(pool, settings.trunk)
     height, width = (
         max(int(_SHOWN * side) // _STEP * _STEP, int(_LEAST_SHOWN * side) // CELL * CELL) for side in pool.size
     )
@@ -101,8 +106,9 @@ def plan_for(pool: BoxPool, settings: BoxSettings, *, folds: int, members: int) 
         "flips": [name for name, allowed in zip(kept, (*flips, transposed), strict=True) if allowed],
         "flips_keep": kept,
         "device": pool.device.type,
+        **({"trunk": spec.trunk} if spec.trunk else {}),
     }
-    recipe = Recipe(learning_rate=settings.learning_rate or LEARNING_RATE)
+    recipe = Recipe(learning_rate=settings.learning_rate or LEARNING_RATE, gently={"trunk.": _TRUNK_RATE})
     return BoxPlan(
         spec,
         (height, width),
@@ -116,20 +122,26 @@ def plan_for(pool: BoxPool, settings: BoxSettings, *, folds: int, members: int) 
         settings.seed,
         settings.threshold,
         found,
+        settings.trunk,
     )
 
 
-def spec_for(pool: BoxPool) -> DetectorSpec:
+def spec_for(pool: BoxPool, trunk: Trunk | None = None) -> DetectorSpec:
     sizes = torch.cat([each[:, 2:] - each[:, :2] for each in pool.boxes])
     reach = float(sizes.prod(dim=1).sqrt().median()) / 2
     on_cpu = pool.device.type == "cpu"
     widths, neck = (_WIDTHS, _NECK) if on_cpu else (_WIDTHS_ON_GPU, _NECK_ON_GPU)
-    return DetectorSpec(widths, neck, len(pool.labels), round(max(reach, 1.0), 3))
+    if trunk is not None:
+        widths = widths_of(trunk.name)
+    return DetectorSpec(widths, neck, len(pool.labels), round(max(reach, 1.0), 3), trunk.name if trunk else None)
 
 
-def new_detector(pool: BoxPool, seen: Tensor, spec: DetectorSpec, seed: int, *names: object) -> Detector:
-    """A detector that knows nothing yet, on the device of the pool. seen: numbers of the labeled images that its stem
-    may be fitted on."""
+def new_detector(pool: BoxPool, seen: Tensor, plan: BoxPlan, *names: object) -> Detector:
+    """A detector that knows nothing yet of these objects, on the device of the pool. seen: numbers of the labeled
+    images that its stem may be fitted on."""
+    spec, seed = plan.spec, plan.seed
+    if plan.trunk is not None:
+        return initialised_detector(spec, plan.trunk, generator_of(seed, "detector", *names)).to(pool.device)
     drawn = seen[torch.randperm(len(seen), generator=generator_of(seed, "stem"))[:_STEM_IMAGES]]
     images = pool.pixels(pool.labeled[drawn]).cpu()
     stem = fit_stem(images, NetworkSpec(max(_LEAST_STEM, *pool.size), (1,), 1))
@@ -142,6 +154,11 @@ def with_precision(plan: BoxPlan, *, bfloat16: bool) -> BoxPlan:
     return replace(plan, bfloat16=bfloat16, found=found)
 
 
+def with_members(plan: BoxPlan, members: int) -> BoxPlan:
+    """The plan with so many networks, the parts of the labels as they are."""
+    return replace(plan, members=members, found={**plan.found, "networks": members})
+
+
 def supervised_seconds(pool: BoxPool, plan: BoxPlan) -> float:
     """What a step on `batch` labeled images takes here, measured on a network that is not used again."""
     which = torch.arange(plan.batch) % len(pool.labeled)
@@ -152,7 +169,7 @@ def supervised_seconds(pool: BoxPool, plan: BoxPlan) -> float:
         x, boxes = viewed(images, drawn, plan.view(LEARNING), plan.shown, chance)
         return detection_loss(net(x), wanted(boxes, plan.spec.outputs, *plan.shown))
 
-    net = new_detector(pool, torch.arange(len(pool.labeled)), plan.spec, plan.seed, "timing")
+    net = new_detector(pool, torch.arange(len(pool.labeled)), plan, "timing")
     return step_seconds(net, loss, bfloat16=plan.bfloat16)
 
 

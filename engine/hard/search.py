@@ -553,7 +553,10 @@ def _box_changes(
     """By reason (m,) how much each of all boxes changes on altered images; NaN for those that are not in question.
     rows: of the samples that can be read."""
     every = boxes_of(everything)
-    first, last = (torch.searchsorted(every.rows, torch.tensor(rows), right=right).tolist() for right in (False, True))
+    first, last = (
+        torch.searchsorted(every.rows, torch.tensor(rows, dtype=torch.int64), right=right).tolist()
+        for right in (False, True)
+    )
     places, looked = [torch.zeros(0, dtype=torch.int64)], []
     for row, start, end in zip(rows, first, last, strict=True):
         mine = every.asked[start:end].nonzero()[:, 0]

@@ -11,7 +11,8 @@ schedules or losses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import torch
@@ -29,18 +30,35 @@ class Descent(torch.optim.Optimizer):
     """Moves the trained parameters of a network. Set the rates of a step first, by `at`.
 
     rate: of filters, the length of a step along each direction where a filter bank of m filters has norm sqrt(m).
-    other_rate: of heads, norms and biases. weight_decay: of heads. dtype: that directions are computed in.
+    other_rate: of heads, norms and biases. weight_decay: of heads. dtype: that directions are computed in. gently:
+    shares of both rates for parameters whose names begin so.
     """
 
     def __init__(
-        self, net: nn.Module, *, rate: float, other_rate: float, weight_decay: float, dtype: torch.dtype
+        self,
+        net: nn.Module,
+        *,
+        rate: float,
+        other_rate: float,
+        weight_decay: float,
+        dtype: torch.dtype,
+        gently: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [each for each in trained if each.ndim > 2], "peak": rate, "orthogonal": True, "decay": 0.0},
-            {"params": [each for each in trained if each.ndim == 2], "peak": other_rate, "decay": weight_decay},
-            {"params": [each for each in trained if each.ndim < 2], "peak": other_rate, "decay": 0.0},
-        ]
+        by_share: dict[float, list[Tensor]] = {1.0: []}
+        for name, parameter in net.named_parameters():
+            if parameter.requires_grad:
+                share = next((share for start, share in gently.items() if name.startswith(start)), 1.0)
+                by_share.setdefault(share, []).append(parameter)
+        groups: list[dict[str, Any]] = []
+        for share, trained in by_share.items():
+            filters = [each for each in trained if each.ndim > 2]
+            of_heads = [each for each in trained if each.ndim == 2]
+            others = [each for each in trained if each.ndim < 2]
+            groups += [
+                {"params": filters, "peak": share * rate, "orthogonal": True, "decay": 0.0},
+                {"params": of_heads, "peak": share * other_rate, "decay": weight_decay},
+                {"params": others, "peak": share * other_rate, "decay": 0.0},
+            ]
         self._dtype = dtype
         super().__init__([group for group in groups if group["params"]], {"orthogonal": False, "share": 1.0})
 

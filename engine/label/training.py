@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -38,13 +38,14 @@ class Recipe:
     """How a network learns (see `Descent`): a warm-up, then evenly down to nothing.
 
     learning_rate: the peak, of filters. other_rate: of heads, norms and biases. weight_decay: of heads. warm_up: share
-    of the steps.
+    of the steps. gently: shares of these rates, by the beginning of the names of parameters.
     """
 
     learning_rate: float = 0.24
     other_rate: float = 0.05
     weight_decay: float = 5e-4
     warm_up: float = 0.1
+    gently: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Training:
             rate=self.recipe.learning_rate,
             other_rate=self.recipe.other_rate,
             weight_decay=self.recipe.weight_decay,
+            gently=self.recipe.gently,
             dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
         )
 

@@ -21,11 +21,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 
@@ -150,6 +152,12 @@ class DetectorsForm(Record):
     reach: Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
     flips: tuple[StrictBool, StrictBool]
     bfloat16: StrictBool
+    trunk: StrictStr | None = None
+
+    @model_serializer(mode="wrap")
+    def _told(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a trunk nothing is said of one, as before there were any: ids of models stay."""
+        return {name: value for name, value in told(self).items() if name != "trunk" or value is not None}
 
 
 class BoxForm(Record):

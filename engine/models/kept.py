@@ -26,6 +26,7 @@ from torch import Tensor
 from engine.detect.canvases import Canvas
 from engine.detect.detector import BoxDetector, Calibration
 from engine.detect.network import Detector, DetectorSpec
+from engine.detect.trunk import TRUNKS, widths_of
 from engine.embeddings import Backbone, Embedding, Encoder, Gradients, Whitening, backbone
 from engine.errors import InputError, UsageError
 from engine.files import write_bytes
@@ -189,6 +190,7 @@ def _detector_apart(detector: BoxDetector) -> tuple[BoxForm, dict[str, Tensor]]:
                 reach=spec.reach,
                 flips=detector.flips,
                 bfloat16=detector.bfloat16,
+                trunk=spec.trunk,
             ),
             offset=tuple(trust.offset.tolist()),
             of_center=tuple(trust.of_center.tolist()),
@@ -205,7 +207,10 @@ def _detector_together(document: BoxDocument, tensors: Tensors, device: torch.de
     form = document.networks
     widths = (*form.widths, form.neck)
     _check_room(tensors, form.count, sum(9 * width * width for width in widths), f"networks of widths {widths}")
-    spec = DetectorSpec(form.widths, form.neck, len(document.labels), form.reach)
+    if form.trunk is not None and (form.trunk not in TRUNKS or form.widths != widths_of(form.trunk)):
+        place = tensors.place.parent / MODEL_NAME
+        raise InputError(f"{place}: networks.trunk: must be a known one of these widths, got {clipped(form.trunk)}")
+    spec = DetectorSpec(form.widths, form.neck, len(document.labels), form.reach, form.trunk)
     networks = []
     for at in range(form.count):
         net = Detector(spec)

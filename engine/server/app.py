@@ -6,6 +6,7 @@
     POST   .../{dataset_id}/tasks                                       start a task (CreateTask)
     GET    .../{dataset_id}/tasks[/{task_id}]
     POST   .../{dataset_id}/tasks/{task_id}/stop
+    POST   .../{dataset_id}/tasks/{task_id}/resume                      let it go on
     GET    .../{dataset_id}/tasks/{task_id}/files/{path}                what it wrote
     POST   .../{dataset_id}/export-tasks                                write an export
     GET    .../{dataset_id}/auto-annotations/samples                    automatic labels to be confirmed

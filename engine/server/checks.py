@@ -13,25 +13,28 @@ import numpy as np
 from engine.dataset import Dataset
 from engine.detect.sketches import check_rules as check_drawn
 from engine.detect.sketches import sketches_of
-from engine.errors import EngineError, Failure, ImageError, InputError, UsageError
+from engine.errors import EngineError, Failure, ImageError, InputError, OutputError, UsageError
 from engine.label.targets import LEAST_LABELS, check_rules, targets_of
-from engine.models import Shelf
+from engine.models import DETECTOR_TYPE, Shelf
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION
 from engine.server.problems import (
     BAD_REQUEST,
     FEW_IMAGES,
     N_CLUSTERS,
     NO_LABELS,
+    NO_ROOM,
     NOTHING_UNLABELED,
     OUTSIDE_ROOTS,
     Problem,
 )
 from engine.sources import is_uri
+from engine.tasks.deploying import entries_of, is_trained
 from engine.tasks.exporting import work_folder
 from engine.tasks.further import check_outputs
 from engine.tasks.key_samples import key_folder
 from engine.tasks.parameters import read_parameters
 from engine.tasks.preparing import labels_boxes, named_model
-from engine.tasks.schema import AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
+from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
 
 
 def check_request(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> None:
@@ -39,8 +42,8 @@ def check_request(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> None:
     if request.task_type == AUTO_LABEL:
         _check_labels(request, dataset)
     elif request.task_type == PRE_LABEL:
-        named_model(request, shelf)
-        if not _unlabeled(dataset):
+        chosen = named_model(request, shelf)
+        if not _unlabeled(dataset, boxes=chosen.info.type == DETECTOR_TYPE):
             raise Problem(400, NOTHING_UNLABELED, "pre-labeling needs at least 1 unlabeled image, got none")
     elif request.task_type == AUTO_GROUPING:
         options = read_parameters(request.config.parameters, request.task_type)
@@ -50,6 +53,8 @@ def check_request(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> None:
         if (wanted := request.config.n_clusters or 2) > there:
             message = f"config.n_clusters: must be at most the number of unlabeled images, got {wanted} for {there}"
             raise Problem(400, N_CLUSTERS, message)
+    elif request.task_type == AUTO_DEPLOY and is_trained(entries_of(request, shelf)):
+        _check_labels(request, dataset, unlabeled=False)
 
 
 def check_paths(request: TaskRequest, roots: Roots, base: Path) -> None:
@@ -57,7 +62,7 @@ def check_paths(request: TaskRequest, roots: Roots, base: Path) -> None:
     config = request.config
     read_parameters(config.parameters, request.task_type)
     entries = {entry.label: entry.value for entry in config.parameters or ()}
-    inside = (config.manifest_path, config.train_data_path, config.output_dir, config.infer_result_output_dir)
+    inside = (config.manifest_path, config.train_data_path)
     if (weights := entries.get("weights")) and not os.path.isabs(weights):
         message = f"weights: must be an absolute path in a folder of this server, got {weights[:200]!r}"
         raise Problem(400, OUTSIDE_ROOTS, message)
@@ -70,11 +75,18 @@ def check_paths(request: TaskRequest, roots: Roots, base: Path) -> None:
         work_folder(config.export_params)
 
 
-def _unlabeled(dataset: Dataset) -> int:
-    return sum(sample.is_image and not any(label.by_human for label in sample.labels) for sample in dataset)
+def _unlabeled(dataset: Dataset, *, boxes: bool | None = None) -> int:
+    """How many images nobody has labeled. boxes: count boxes alone, or labels of the whole image alone; None: any."""
+    kinds = [OBJECT_DETECTION] if boxes else [IMAGE_CLASSIFICATION] if boxes is not None else None
+    return sum(
+        sample.is_image
+        and not any(label.by_human and (kinds is None or label.type in kinds) for label in sample.labels)
+        for sample in dataset
+    )
 
 
-def _check_labels(request: TaskRequest, dataset: Dataset) -> None:
+def _check_labels(request: TaskRequest, dataset: Dataset, *, unlabeled: bool = True) -> None:
+    """unlabeled: whether an image must be left to label."""
     options = read_parameters(request.config.parameters, request.task_type)
     boxes = labels_boxes(dataset, options.label_type)
     least = options.min_per_class
@@ -90,9 +102,9 @@ def _check_labels(request: TaskRequest, dataset: Dataset) -> None:
         enough = LEAST_LABELS
     try:
         if boxes:
-            check_drawn(sketches, free, min_per_class=least)
+            check_drawn(sketches, free, min_per_class=least, least_unlabeled=int(unlabeled))
         else:
-            check_rules(targets, free, min_per_class=least)
+            check_rules(targets, free, min_per_class=least, least_unlabeled=int(unlabeled))
     except InputError as error:
         few = any(count < least for count in counts.values())
         code = NO_LABELS if len(counts) < enough else FEW_IMAGES if few else NOTHING_UNLABELED
@@ -158,5 +170,7 @@ class Roots:
 
 
 def as_problem(error: EngineError) -> Problem:
-    """What is said of an error on purpose that a request has caused."""
-    return Problem(400, BAD_REQUEST, str(error))
+    """What is said of an error on purpose."""
+    if isinstance(error, OutputError):  # not of the request: a full disk, a folder that takes nothing
+        return Problem(507, NO_ROOM, str(error))
+    return Problem(400, N_CLUSTERS if str(error).startswith("config.n_clusters") else BAD_REQUEST, str(error))

@@ -198,6 +198,12 @@ class Database:
         found = self._rows("SELECT * FROM tasks WHERE task_id = ?", (task_id,))
         return _task(found[0]) if found else None
 
+    def stop_tasks(self, dataset_id: str) -> None:
+        """The tasks of a data set that wait end; those at work shall stop, which a server that runs sees to."""
+        for row in self.tasks(dataset_id, OPEN, bodies=False):
+            if not self.move(row.task_id, [Status.QUEUING], Status.STOPPED, ended=time.time()):
+                self.move(row.task_id, [Status.INITIALIZING, Status.RUNNING], Status.STOPPING)
+
     def tasks(
         self, dataset_id: str | None = None, statuses: Sequence[Status] | None = None, *, bodies: bool = True
     ) -> list[TaskRow]:

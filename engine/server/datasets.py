@@ -9,12 +9,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -31,14 +30,13 @@ from engine.samples import Label, Sample
 from engine.server.database import Database, DatasetRow, new_id
 from engine.sources import is_uri
 from engine.tasks.conditions import known_id
+from engine.tasks.preparing import HARD_KEYS
 from engine.voc import format_voc
 
 DATASETS: Final = "datasets"
 CURRENT: Final = "current.manifest"
 _LOCK: Final = ".lock"
 _ANNOTATIONS: Final = "annotations"
-#: A drawing that is named by its sample and what it holds.
-_OWN_DRAWING: Final = re.compile(rb"annotations/[0-9a-f]{40}\.xml")
 _BASE: Final = "base-{}.manifest"
 #: Data sets that are remembered at once.
 MOST_READ: Final = 16
@@ -65,7 +63,10 @@ def register(
 ) -> Dataset:
     """Read a data set and keep what it says as the first state of `dataset_id`. only: leaves out samples that may not
     be read. Raises InputError, OutputError."""
-    dataset = only(read_samples(data, format=format, map=map))
+    found = read_samples(data, format=format, map=map)
+    dataset = only(found)
+    if len(found) and not len(dataset):
+        raise InputError(f"{data}: must have samples that may be read here, got none of {len(found):,}")
     folder = dataset_folder(home, dataset_id)
     try:
         with OutFolder(folder) as out:
@@ -166,30 +167,7 @@ def change(home: Path, dataset_id: str, what: Callable[[Dataset], Sequence[Sampl
         for name, content in files.items():
             (folder / _ANNOTATIONS).mkdir(exist_ok=True)
             write_bytes(folder / name, content)  # also where it is there: a person may have confirmed it since
-        earlier = _mentioned(folder / CURRENT)
         write_manifest(folder / CURRENT, settled_samples)
-        _clear(folder, earlier)
-
-
-def _clear(folder: Path, earlier: set[str]) -> None:
-    """Remove drawings that nobody mentions any more. earlier: those of the manifest before this one, which somebody may
-    be reading still; a task that runs has the manifest that it began with."""
-    if not (folder / _ANNOTATIONS).is_dir():
-        return
-    kept = earlier.union(*map(_mentioned, (folder / CURRENT, *folder.glob(_BASE.format("*")))))
-    for file in os.scandir(folder / _ANNOTATIONS):
-        name = f"{_ANNOTATIONS}/{file.name}"
-        if _OWN_DRAWING.fullmatch(name.encode("utf-8", "surrogateescape")) and name not in kept:
-            with suppress(OSError):
-                os.unlink(file.path)
-
-
-def _mentioned(manifest: Path) -> set[str]:
-    """The drawings of its own that a manifest of a data set mentions."""
-    try:
-        return {name.decode() for name in _OWN_DRAWING.findall(manifest.read_bytes())}
-    except OSError:  # a task has ended meanwhile
-        return set()
 
 
 # ---- What a task finds out. ----
@@ -210,11 +188,12 @@ def begun_with(home: Path, dataset_id: str, task_id: str, name: str, map: Sequen
     return replace(read_samples(path, map=map), name=name)
 
 
-def land(home: Path, dataset_id: str, task_id: str, out: Path) -> int:
+def land(home: Path, dataset_id: str, task_id: str, out: Path, other: Dataset | None = None) -> int:
     """Take over what a task found out: what its result says otherwise than the data set that it began with, where
-    nobody has said anything else meanwhile. Landing twice is landing once. -> how many samples got other labels."""
+    nobody has said anything else meanwhile. other: the data that the task was about instead, where it named a manifest.
+    Landing twice is landing once. -> how many samples got other labels."""
     folder = dataset_folder(home, dataset_id)
-    base = _by_place(read_samples(folder / _BASE.format(task_id)))
+    base = _by_place(other if other is not None else read_samples(folder / _BASE.format(task_id)))
     result = _by_place(read_samples(out / RESULT_NAME))
     changed = 0
 
@@ -261,7 +240,8 @@ def _merged(now: Sample, old: Sample, new: Sample) -> Sample:
         )
         changes |= {"hard": new.hard, "hard_coefficient": new.hard_coefficient}
     properties = dict(now.property)
-    for name in {*old.property, *new.property}:
+    # What is doubtful about labels comes with them.
+    for name in {*old.property, *new.property} - (set() if "labels" in changes else set(HARD_KEYS)):
         was, wanted = old.property.get(name), new.property.get(name)
         if wanted != was and now.property.get(name) == was:
             properties.pop(name, None)

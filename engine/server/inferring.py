@@ -69,6 +69,8 @@ class Service:
         self.plan = plan
         self._owed = [0] * len(plan.models)
         self._lock = threading.Lock()
+        self._apart = threading.Lock()
+        self._closed = False
         self._pools: dict[int, ProcessPoolExecutor] = {}
         output = Path(plan.output_dir) if plan.output_dir else folder / "collected"
         results = plan.infer_result_output_dir
@@ -83,8 +85,8 @@ class Service:
         InputError for a model that fails."""
         number = self._next()
         found = self._asked(number, content)
-        if found is None:  # once more: it may have been another image that the process died of
-            found = self._asked(number, content)
+        if found is None:  # once more, and alone: it may have been another image that the process died of
+            found = self._alone(number, content)
         if found is None:
             raise InputError("the process of the model died of this image, twice")
         if isinstance(found, ImageError):
@@ -99,12 +101,22 @@ class Service:
         pool = self._pool(number)
         try:
             return pool.submit(_look, content).result()
-        except (BrokenProcessPool, CancelledError):
+        except (BrokenProcessPool, CancelledError, RuntimeError):  # RuntimeError: it was shut down meanwhile
             self._replace(number, pool)
             return None
 
+    def _alone(self, number: int, content: bytes) -> Answered | EngineError | None:
+        """What a model says in a process that looks at nothing else; None where it dies again."""
+        with self._apart, self._new_pool(number, 1) as pool:
+            try:
+                return pool.submit(_look, content).result()
+            except BrokenProcessPool:
+                return None
+
     def close(self) -> None:
+        """No more is answered."""
         with self._lock:
+            self._closed = True
             pools, self._pools = list(self._pools.values()), {}
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -122,17 +134,22 @@ class Service:
 
     def _pool(self, number: int) -> ProcessPoolExecutor:
         with self._lock:
+            if self._closed:
+                raise InputError(f"service {self.service_id}: has been removed")
             if number not in self._pools:
-                model = self.plan.models[number]
-                total = sum(each.instance_count for each in self.plan.models)
-                threads = max(1, (os.cpu_count() or 1) // total)
-                self._pools[number] = ProcessPoolExecutor(
-                    model.instance_count,
-                    mp_context=multiprocessing.get_context("spawn"),
-                    initializer=_load,
-                    initargs=(os.fspath(model.path), threads, dict(model.envs)),
-                )
+                self._pools[number] = self._new_pool(number, self.plan.models[number].instance_count)
             return self._pools[number]
+
+    def _new_pool(self, number: int, processes: int) -> ProcessPoolExecutor:
+        model = self.plan.models[number]
+        total = sum(each.instance_count for each in self.plan.models)
+        threads = max(1, (os.cpu_count() or 1) // total)
+        return ProcessPoolExecutor(
+            processes,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_load,
+            initargs=(os.fspath(model.path), threads, dict(model.envs)),
+        )
 
     def _replace(self, number: int, broken: ProcessPoolExecutor) -> None:
         _log.warning("service %s: a process of model %s died, and is replaced", self.service_id, number + 1)
@@ -218,16 +235,28 @@ class _Collector:
             drawing = sample.labels[0].drawing
             assert drawing is not None
             write_bytes(self._output / f"annotations/{name}.xml", format_voc(drawing))
-        line = format_sample(sample)
-        with self._lock, (self._output / COLLECTED).open("ab") as file:
+        with self._lock:
+            _append(self._output / COLLECTED, format_sample(sample))
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add a line to a file, the whole of it or nothing."""
+    with path.open("ab") as file:
+        before = file.tell()
+        try:
             file.write(line)
+            file.flush()
+        except OSError:  # a full disk: half a line would spoil all that follow
+            with suppress(OSError):
+                os.truncate(path, before)
+            raise
 
 
 def _as_sample(image: str, name: str, found: Answered, plan: ServicePlan, results: Path | None, output: Path) -> Sample:
     answer, sure = found.answer, found.confidence
     coefficient = round(1.0 - (sure or 0.0), 6)
     low, high = plan.confidence_scope
-    hard = coefficient >= plan.hard_from and low <= (sure or 0.0) <= high
+    hard = coefficient >= plan.hard_from and (sure is None or low <= sure <= high)
     reasons = [_NOTHING_FOUND if sure is None else _LOW_CONFIDENCE] if hard else []
     if "detection_boxes" in answer:
         labels = (_boxes(answer, name, found.size),)

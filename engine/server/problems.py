@@ -25,6 +25,7 @@ ALREADY_RUNNING = "LE.4005"
 NOT_RUNNING = "LE.4006"
 NAME_TAKEN = "LE.4007"
 OUTSIDE_ROOTS = "LE.4008"
+NOT_STOPPED = "LE.4009"
 NO_TOKEN = "LE.4010"
 OTHER_PROJECT = "LE.4030"
 NO_DATASET = "LE.4040"
@@ -34,6 +35,7 @@ NO_SERVICE = "LE.4043"
 NO_PLACE = "LE.4044"
 TOO_LARGE = "LE.4130"
 INTERNAL = "LE.5000"
+NO_ROOM = "LE.5070"
 
 #: Every code in words, for the README and the OpenAPI document.
 MEANINGS: dict[str, str] = {
@@ -41,10 +43,11 @@ MEANINGS: dict[str, str] = {
     NO_LABELS: "auto labeling needs at least two labels that people gave",
     FEW_IMAGES: "auto labeling needs every label on at least five images",
     NOTHING_UNLABELED: "there is no unlabeled image",
-    N_CLUSTERS: "there are fewer images than groups were asked for",
+    N_CLUSTERS: "n_clusters must be 2 to 200, and at most the number of images",
     ALREADY_RUNNING: "the same task is queued or running already",
     NOT_RUNNING: "the task has ended: it cannot be stopped",
     NAME_TAKEN: "the project has a data set of this name",
+    NOT_STOPPED: "the task has neither stopped nor failed: it cannot go on",
     OUTSIDE_ROOTS: "the path lies outside the folders that this server may read",
     NO_TOKEN: "X-Auth-Token is missing or unknown",
     OTHER_PROJECT: "the token belongs to another project",
@@ -55,4 +58,5 @@ MEANINGS: dict[str, str] = {
     NO_PLACE: "there is nothing at this address",
     TOO_LARGE: "the body is larger than this server takes",
     INTERNAL: "something went wrong here; the log of the server says what",
+    NO_ROOM: "what was to be kept cannot be written here",
 }

@@ -25,6 +25,7 @@ import orjson
 from engine.errors import OutputError
 from engine.server.checks import Roots
 from engine.server.database import AT_WORK, OPEN, Database, TaskRow
+from engine.server.datasets import forget_base
 from engine.server.worker import ERROR, LANDED, OUT, STOPPED, is_held, locked, task_folder
 from engine.tasks.runner import TASK_NAME, Status
 
@@ -96,18 +97,30 @@ class Queue:
         """Ask a task to stop; whether there was one that had not ended. It has ended within PATIENCE, and a second."""
         now = time.time()
         if self._database.move(task_id, [Status.QUEUING], Status.STOPPED, ended=now):
+            self._let_go(task_id)
             return True
         if not self._database.move(task_id, [Status.INITIALIZING, Status.RUNNING], Status.STOPPING):
             row = self._database.task(task_id)
             return row is not None and row.status == Status.STOPPING
         with self._lock:
-            process = self._processes.get(task_id)
-            pid = process.pid if process is not None else is_held(task_folder(self._database.home, task_id))
-            if pid:
-                _signal(pid, signal.SIGTERM)
-            self._kill_at[task_id] = time.monotonic() + PATIENCE
+            self._ask_to_stop(task_id)
         self._awake.set()
         return True
+
+    def _ask_to_stop(self, task_id: str) -> None:
+        process = self._processes.get(task_id)
+        pid = process.pid if process is not None else is_held(task_folder(self._database.home, task_id))
+        if pid:
+            _signal(pid, signal.SIGTERM)
+        self._kill_at[task_id] = time.monotonic() + PATIENCE
+
+    def resume(self, task_id: str) -> bool:
+        """Put a task that has stopped or failed into the queue again, to go on where it stopped; whether it is such a
+        one."""
+        ended = [Status.STOPPED, Status.FAILED]
+        done = self._database.move(task_id, ended, Status.QUEUING, error_code="", error_msg="", ended=None)
+        self._awake.set()
+        return done
 
     # ---- The thread.
 
@@ -143,6 +156,8 @@ class Queue:
             elif is_held(folder) is None:
                 self._end(row.task_id, None, leaving=row.attempts < MOST_ATTEMPTS)
                 continue
+            if row.status == Status.STOPPING and row.task_id not in self._kill_at:  # somebody else has said so
+                self._ask_to_stop(row.task_id)
             if time.monotonic() > self._kill_at.get(row.task_id, float("inf")):
                 pid = process.pid if process is not None else is_held(folder)
                 if pid:
@@ -190,8 +205,17 @@ class Queue:
             self._fail(row.task_id, "OutputError", f"no worker could be started: {error}")
 
     def _end(self, task_id: str, code: int | None, *, leaving: bool = False) -> None:
-        """Write down how a task ended. code: of the process, None where nobody knows it. leaving: it may go on later:
-        one that has not ended by itself goes back into the queue."""
+        """Write down how a task ended, and let go of what it began with. code: of the process, None where nobody knows
+        it. leaving: it may go on later: one that has not ended by itself goes back into the queue."""
+        self._written(task_id, code, leaving)
+        self._let_go(task_id)
+
+    def _let_go(self, task_id: str) -> None:
+        row = self._database.task(task_id)
+        if row is not None and row.status not in OPEN:
+            forget_base(self._database.home, row.dataset_id, task_id)
+
+    def _written(self, task_id: str, code: int | None, leaving: bool) -> None:
         self._kill_at.pop(task_id, None)
         folder = task_folder(self._database.home, task_id)
         row = self._database.task(task_id)

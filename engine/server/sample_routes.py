@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
@@ -41,13 +40,15 @@ from engine.tasks.schema import SampleLabels
 
 class Confirmation(Body):
     """Which automatic labels become a person's: all; those less difficult than `below`; those of samples by id. labels:
-    by sample id, what is right instead; no label takes them away. by: who says so."""
+    by sample id, what is right instead; no label takes them away. by: who says so. label_type: 0, of images, or 1,
+    boxes; left out: what more samples have."""
 
     all: bool = False
     below: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     samples: list[str] = Field(default_factory=list, max_length=1_000_000)
     labels: dict[str, list[str]] = Field(default_factory=dict)
     by: str | None = Field(default=None, max_length=100)
+    label_type: int | None = Field(default=None, ge=0, le=1)
 
 
 class ChangedSamples(Body):
@@ -161,8 +162,7 @@ def _changed(service: Service, project_id: str, dataset_id: str, body: ChangedSa
 
 
 def _given(sample: Sample, given: SampleLabels) -> Sample:
-    new = given_sample(sample, given, f"sample {known_id(sample)}")
-    return new if given.labels is not None else replace(new, labels=sample.labels)
+    return given_sample(sample, given, f"sample {known_id(sample)}", keep=True)
 
 
 def _conditions(text: str | None) -> Any:
@@ -200,6 +200,7 @@ def _confirmed(service: Service, project_id: str, dataset_id: str, body: Confirm
             samples=[by_id[each] for each in body.samples] or None,
             labels=labels or None,
             by=body.by,
+            label_type=body.label_type,
             map=row.map,
         )
     return {

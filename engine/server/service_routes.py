@@ -15,6 +15,7 @@ from engine.server.wire import (
     ProjectId,
     ServiceId,
     answered,
+    check_known,
     check_token,
     service_of,
 )
@@ -48,6 +49,7 @@ def service_routes(app: FastAPI) -> None:
     ) -> Response:
         """A file in a form (multipart), `{"image": "..."}` with base64, or the bytes of an image alone."""
         service = service_of(request)
+        check_known(service, x_auth_token)  # who has no token is not told which services there are
         row = await run_in_threadpool(service.services.row, service_id)
         await run_in_threadpool(check_token, service, row.project_id, x_auth_token)
         content = await image_of(request)

@@ -36,7 +36,7 @@ from engine.server.wire import (
 from engine.server.worker import OUT, export_format, task_folder
 from engine.tasks.exporting import FORMATS, work_folder
 from engine.tasks.exporting import KIND as EXPORT
-from engine.tasks.preparing import prepared
+from engine.tasks.preparing import prepared, with_places
 from engine.tasks.request import parse_request
 from engine.tasks.runner import Status
 from engine.tasks.schema import AUTO_DEPLOY, ExportParams, RequestBody
@@ -73,14 +73,16 @@ def task_routes(app: FastAPI) -> None:
         offset: Offset = 0,
         task_name: Annotated[str | None, Query(max_length=200, description="part of the name")] = None,
         type: Annotated[int | None, Query(ge=0, le=3, description="0 auto-label, 1 pre-label, 2 auto-grouping")] = None,
+        task_type: Annotated[str | None, Query(max_length=100, description="auto-label, ..., export")] = None,
     ) -> Response:
-        """The newest first. Without `type`: those of auto labeling and pre-labeling."""
+        """The newest first. Without `type` and `task_type`: those of auto labeling and pre-labeling."""
         service.dataset(project_id, dataset_id)
-        wanted = {0, 1} if type is None else {type}
+        numbers = {0, 1} if type is None else {type}
+        wanted = {task_type} if task_type else {name for name, number in TYPE_NUMBERS.items() if number in numbers}
         rows = [
             row
             for row in reversed(service.database.tasks(dataset_id))
-            if TYPE_NUMBERS.get(row.kind) in wanted and (not task_name or task_name in row.name)
+            if row.kind in wanted and (not task_name or task_name in row.name)
         ]
         deploying = any(row.kind == AUTO_DEPLOY for row in service.database.tasks(dataset_id, OPEN, bodies=False))
         found = [service.told(row) for row in rows[offset : offset + limit]]
@@ -95,6 +97,14 @@ def task_routes(app: FastAPI) -> None:
         row = service.task(project_id, dataset_id, task_id)
         if not service.queue.stop(row.task_id):
             raise Problem(400, problems.NOT_RUNNING, f"task {task_id!r}: has ended, it cannot be stopped")
+        return Response(status_code=204)
+
+    @app.post(f"{tasks}/{{task_id}}/resume", status_code=204, summary="Let a task go on that has stopped or failed")
+    def resume(project_id: ProjectId, dataset_id: DatasetId, task_id: TaskId, service: Allowed) -> Response:
+        """From where it stopped, as far as what it had done was kept."""
+        row = service.task(project_id, dataset_id, task_id)
+        if not service.queue.resume(row.task_id):
+            raise Problem(400, problems.NOT_STOPPED, f"task {task_id!r}: has neither stopped nor failed")
         return Response(status_code=204)
 
     @app.get(
@@ -142,6 +152,7 @@ def _queued(service: Service, project_id: str, dataset_id: str, body: bytes) -> 
     base = data_folder(row)
     inside = service.roots.with_folder(base)
     check_paths(request, inside, base)
+    with_places(request, service.data(row), allowed=inside.allowed, base=base)
     reading = lambda path, map: inside.only(read_samples(path, map=map))  # noqa: E731
     data = prepared(request, service.data(row), allowed=inside.allowed, base=base, read=reading)
     check_request(request, data, Shelf(service.home))

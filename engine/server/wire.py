@@ -45,6 +45,7 @@ REFUSALS: Final[dict[int | str, str]] = {
     403: "the token belongs to another project",
     404: "there is no such thing",
     413: "the body is too large",
+    507: "there is no room to keep what was asked for",
 }
 
 _log = logging.getLogger("labelengine.server")
@@ -125,14 +126,19 @@ async def _authorized(
     return service
 
 
-def check_token(service: Service, project_id: str, token: str | None) -> None:
-    """Raise Problem unless the token is one of this project."""
+def check_known(service: Service, token: str | None) -> str | None:
+    """The project of a token; None where none is asked for. Raises Problem for an unknown one."""
     if service.open:
-        return
+        return None
     project = service.database.project_of(token) if token else None
     if project is None:
         raise Problem(401, problems.NO_TOKEN, problems.MEANINGS[problems.NO_TOKEN])
-    if project != project_id:
+    return project
+
+
+def check_token(service: Service, project_id: str, token: str | None) -> None:
+    """Raise Problem unless the token is one of this project."""
+    if check_known(service, token) not in (None, project_id):
         raise Problem(403, problems.OTHER_PROJECT, problems.MEANINGS[problems.OTHER_PROJECT])
 
 

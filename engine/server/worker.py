@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 import orjson
 
 from engine.dataset import Dataset, read_samples
-from engine.errors import EngineError, InputError, Stopped
+from engine.errors import EngineError, InputError, Stopped, UsageError
 from engine.files import write_bytes
 from engine.models import Shelf
 from engine.server.checks import Roots
@@ -31,7 +31,8 @@ from engine.server.problems import Problem
 from engine.tasks.catalog import run_request
 from engine.tasks.conditions import drawn_more
 from engine.tasks.exporting import KIND as EXPORT
-from engine.tasks.exporting import Wanted, export_task, format_for, suggested_format
+from engine.tasks.exporting import NEW, Wanted, export_task, format_for, suggested_format
+from engine.tasks.preparing import prepared
 from engine.tasks.request import parse_request
 from engine.tasks.runner import TASK_NAME, Task, read_answer, run
 from engine.tasks.schema import AUTO_DEPLOY, ExportParams
@@ -88,17 +89,20 @@ def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
     try:
         if row is None or dataset is None:
             raise InputError("the data set of this task is gone")
+        (folder / ERROR).unlink(missing_ok=True)
         begin(home, row.dataset_id, task_id)
         data = begun_with(home, row.dataset_id, task_id, dataset.name, dataset.map)
         again = (folder / OUT / TASK_NAME).is_file()
         if row.kind == EXPORT:
             run(export_of(row, data), folder / OUT, resume=again, stop=stop)
-            _register_export(home, row, folder / OUT)
+            _register_export(home, row, read_answer(folder / OUT).get("result"), folder / OUT)
         else:
             beside = data_folder(dataset)
             inside = roots.with_folder(beside)
+            request = parse_request(row.body)
+            read = lambda path, map: inside.only(read_samples(path, map=map))  # noqa: E731
             run_request(
-                parse_request(row.body),
+                request,
                 data,
                 folder / OUT,
                 resume=again,
@@ -106,12 +110,15 @@ def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
                 shelf=Shelf(home),
                 allowed=inside.allowed,
                 base=beside,
-                read=lambda path, map: inside.only(read_samples(path, map=map)),
+                read=read,
             )
+            _register_export(home, row, (read_answer(folder / OUT).get("result") or {}).get("export"), folder / OUT)
             if row.kind == AUTO_DEPLOY:
                 _serve(home, row, folder / OUT)
             else:
-                land(home, row.dataset_id, task_id, folder / OUT)
+                named = request.config.manifest_path
+                other = prepared(request, data, allowed=inside.allowed, base=beside, read=read) if named else None
+                land(home, row.dataset_id, task_id, folder / OUT, other)
         write_bytes(folder / LANDED, b"")
         forget_base(home, row.dataset_id, task_id)
     except (Stopped, KeyboardInterrupt):
@@ -145,6 +152,8 @@ def export_of(row: TaskRow, data: Dataset) -> Task:
 def export_format(body: Mapping[str, Any], params: ExportParams, data: Dataset) -> str:
     """The format that a request for an export means. Raises UsageError for one that cannot be written."""
     if body.get("to"):
+        if params.export_dest == "NEW_DATASET" and body["to"] != NEW:
+            raise UsageError(f"to: must be {NEW!r} where a new data set is asked for, got {body['to']!r}")
         return str(body["to"])
     boxes = drawn_more(data.samples)
     said = body.get("export_format"), body.get("version_format")
@@ -153,10 +162,10 @@ def export_format(body: Mapping[str, Any], params: ExportParams, data: Dataset) 
     return format_for(*said, params, boxes=boxes)
 
 
-def _register_export(home: Path, row: TaskRow, out: Path) -> None:
-    """A new data set that an export has made is one that the service knows, under its name, once."""
-    result = read_answer(out).get("result") or {}
-    if result.get("export_dest") != "NEW_DATASET":
+def _register_export(home: Path, row: TaskRow, result: Mapping[str, Any] | None, out: Path) -> None:
+    """A new data set that an export has made is one that the service knows, under its name, once. result: of the
+    export; None: there was none."""
+    if result is None or result.get("export_dest") != "NEW_DATASET":
         return
     name = str(result["dataset_name"])
     database = Database(home)

@@ -8,11 +8,9 @@ from typing import Any
 
 from engine.dataset import Dataset
 from engine.errors import ImageError
-from engine.samples import HARD_REASONS_KEY, LABEL_TYPES, Label, Sample, Shape
-from engine.tasks.conditions import OWN, known_id
+from engine.samples import LABEL_TYPES, Label, Sample
+from engine.tasks.conditions import known_id, label_property, metadata_of, shape_property
 
-_HARD = f"{OWN}hard"
-_COEFFICIENT = f"{OWN}hard_coefficient"
 #: How answers spell the states that are derived from labels; those that a team sets are spelled as they are.
 _SPELLED = {"NONE": "UN_ANNOTATION", "ALL": "MANUAL_ANNOTATION"}
 
@@ -27,7 +25,7 @@ def sample_answer(dataset: Dataset, row: int) -> dict[str, Any]:
         "sample_time": sample_time(dataset, sample),
         "sample_status": _SPELLED.get(sample.state, sample.state),
         "sample_usage": sample.usage,
-        "metadata": _metadata(sample),
+        "metadata": metadata_of(sample),
         "labels": [each for label in sample.labels for each in _labels(label)],
     }
 
@@ -39,22 +37,13 @@ def sample_time(dataset: Dataset, sample: Sample) -> int | None:
     return None
 
 
-def _metadata(sample: Sample) -> dict[str, Any]:
-    found = {"@modelarts:import_origin": 0, **sample.property}
-    if sample.hard is not None:
-        found[_HARD] = sample.hard
-    if sample.hard_coefficient is not None:
-        found[_COEFFICIENT] = sample.hard_coefficient
-    return found
-
-
 def _labels(label: Label) -> Iterator[dict[str, Any]]:
     number = LABEL_TYPES.get(label.type)
     if label.drawing is None:
-        yield _label(label, label.name, number, label.confidence, _label_property(label))
+        yield _label(label, label.name, number, label.confidence, label_property(label))
         return
     for shape in label.drawing.shapes:
-        yield _label(label, shape.name, number, shape.confidence, _shape_property(shape))
+        yield _label(label, shape.name, number, shape.confidence, shape_property(shape))
 
 
 def _label(
@@ -69,26 +58,3 @@ def _label(
         "property": dict(properties),
     }
     return {key: value for key, value in told.items() if value is not None}
-
-
-def _label_property(label: Label) -> dict[str, Any]:
-    found = dict(label.property)
-    if label.hard is not None:
-        found[_HARD] = "true" if label.hard else "false"
-    if label.hard_coefficient is not None:
-        found[_COEFFICIENT] = str(label.hard_coefficient)
-    return found
-
-
-def _shape_property(shape: Shape) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        **shape.property,
-        f"{OWN}shape": shape.kind,
-        f"{OWN}feature": [list(point) for point in shape.points],
-    }
-    if shape.hard_coefficient is not None:
-        found[_COEFFICIENT] = str(shape.hard_coefficient)
-        found.setdefault(_HARD, "true" if shape.hard_reasons else "false")
-    if shape.hard_reasons:
-        found[HARD_REASONS_KEY] = "-".join(map(str, shape.hard_reasons))
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 from engine.dataset import RESULT_NAME, Dataset, inside_note, read_samples
 from engine.errors import InputError
 from engine.models import Shelf
-from engine.tasks.conditions import drawn_more
+from engine.tasks.conditions import drawn_more, known_id
 from engine.tasks.deploying import deploying_task
 from engine.tasks.detecting import detecting_task
 from engine.tasks.exporting import SELECTING, WRITING, Wanted, export, format_for, work_folder
@@ -19,7 +20,7 @@ from engine.tasks.grouping import grouping_task
 from engine.tasks.labeling import labeling_task
 from engine.tasks.parameters import read_parameters
 from engine.tasks.prelabeling import Chosen, prelabeling_task
-from engine.tasks.preparing import Allowed, Reading, labels_boxes, named_model, prepared, read_mapped
+from engine.tasks.preparing import Allowed, Reading, labels_boxes, named_model, prepared, read_mapped, with_places
 from engine.tasks.runner import Outcome, Reporter, Run, Task, run
 from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, ExportParams, TaskRequest
 
@@ -69,6 +70,7 @@ def run_request(
     be read. base: where its relative paths begin, by default at the data set. read: reads other data
     sets that it names."""
     shelf = shelf or Shelf()
+    request = with_places(request, dataset, allowed=allowed, base=base)
     dataset = prepared(request, dataset, allowed=allowed, base=base, read=read)
     if model is not None:
         task = prelabeling_task(request, dataset, Chosen(model, shelf.at(model)))
@@ -76,6 +78,17 @@ def run_request(
         task = TASKS[request.task_type](request, dataset, shelf)
     task = replace(_exporting(task, request, dataset), notices=(*task.notices, *inside_note(dataset, out)))
     return run(task, out, overwrite=overwrite, resume=resume, reporter=reporter, stop=stop)
+
+
+def _as_asked(dataset: Dataset, result: Dataset) -> Dataset:
+    """What a task has written about the samples of a data set, under the ids and sources that the request knows."""
+    samples = []
+    for old, new in zip(dataset.samples[: dataset.own], result.samples, strict=True):
+        # The files of the result lie elsewhere than those of the data set: what is drawn is written anew.
+        labels = (replace(each, annotation_loc=None) if each.drawing is not None else each for each in new.labels)
+        answer = None if new.inference_loc is None else os.path.abspath(result.sources.root / new.inference_loc)
+        samples.append(replace(new, source=old.source, id=known_id(old), labels=tuple(labels), inference_loc=answer))
+    return replace(result, samples=tuple(samples), sources=dataset.sources)
 
 
 def _exporting(task: Task, request: TaskRequest, dataset: Dataset) -> Task:
@@ -95,7 +108,8 @@ def _exporting(task: Task, request: TaskRequest, dataset: Dataset) -> Task:
         outcome = job(this)
         wanted = Wanted(to, params, copy=True, seed=options.seed)
         try:
-            result = read_samples(this.out.folder / RESULT_NAME)
+            written = this.out.folder / RESULT_NAME
+            result = _as_asked(dataset, read_samples(written)) if written.is_file() else dataset
             done = export(result, wanted, this.out, folder=EXPORTS, stage=this.stage)
         except InputError as error:
             this.note(f"the export was not written: {error}")

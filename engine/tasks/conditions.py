@@ -20,12 +20,14 @@ import numpy.typing as npt
 
 from engine.dataset import Dataset
 from engine.errors import ImageError, InputError
-from engine.samples import LABEL_TYPES, OBJECT_DETECTION, Label, Sample
+from engine.samples import HARD_REASONS_KEY, LABEL_TYPES, OBJECT_DETECTION, Label, Sample, Shape
 from engine.tasks.schema import SearchCondition, SearchLabel, SearchLabels, SearchProp
 from engine.tasks.values import bounds
 
 #: Attributes of the service itself begin so.
 OWN: Final = "@modelarts:"
+_HARD: Final = f"{OWN}hard"
+_COEFFICIENT: Final = f"{OWN}hard_coefficient"
 _MOST_UNKNOWN: Final = 5  # ids in one error
 
 
@@ -96,8 +98,8 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One label of a sample, of the whole or of a shape. type: its number in the task API, -1 for others. author: of
-    `annotated-by`, None for a person whose name is not said."""
+    """One label of a sample, of the whole or of a shape. type: its number in the task API, -1 for others. property: as
+    answers have it. author: of `annotated-by`, None for a person whose name is not said."""
 
     name: str
     type: int
@@ -112,9 +114,47 @@ def marks_of(sample: Sample) -> Iterator[Mark]:
         number = LABEL_TYPES.get(label.type, -1)
         if label.drawing is not None:
             for shape in label.drawing.shapes:
-                yield Mark(shape.name, number, shape.property, shape.confidence, label.annotated_by)
+                yield Mark(shape.name, number, shape_property(shape), shape.confidence, label.annotated_by)
         else:
-            yield Mark(label.name or "", number, label.property, label.confidence, label.annotated_by)
+            yield Mark(label.name or "", number, label_property(label), label.confidence, label.annotated_by)
+
+
+# ---- Attributes, as answers show them. ----
+
+
+def metadata_of(sample: Sample) -> dict[str, Any]:
+    """The attributes of a sample as answers have them."""
+    found = {"@modelarts:import_origin": 0, **sample.property}
+    if sample.hard is not None:
+        found[_HARD] = sample.hard
+    if sample.hard_coefficient is not None:
+        found[_COEFFICIENT] = sample.hard_coefficient
+    return found
+
+
+def label_property(label: Label) -> dict[str, Any]:
+    """The attributes of a label of the whole sample as answers have them, what is doubtful about it among them."""
+    found = dict(label.property)
+    if label.hard is not None:
+        found[_HARD] = "true" if label.hard else "false"
+    if label.hard_coefficient is not None:
+        found[_COEFFICIENT] = str(label.hard_coefficient)
+    return found
+
+
+def shape_property(shape: Shape) -> dict[str, Any]:
+    """The attributes of a shape as answers have them, its form and points among them."""
+    found: dict[str, Any] = {
+        **shape.property,
+        f"{OWN}shape": shape.kind,
+        f"{OWN}feature": [list(point) for point in shape.points],
+    }
+    if shape.hard_coefficient is not None:
+        found[_COEFFICIENT] = str(shape.hard_coefficient)
+        found.setdefault(_HARD, "true" if shape.hard_reasons else "false")
+    if shape.hard_reasons:
+        found[HARD_REASONS_KEY] = "-".join(map(str, shape.hard_reasons))
+    return found
 
 
 # ---- Fields of a condition. ----
@@ -151,11 +191,13 @@ def _is_label(mark: Mark, wanted: SearchLabel) -> bool:
 
 def _labeler(asked: _Asked, wanted: str) -> bool:
     authors = {label.annotated_by or "human" for label in asked.sample.labels}
+    if wanted == asked.sample.property.get(f"{OWN}worker_id"):  # whom the sample was given to
+        return True
     return any(wanted == author or wanted in author.split("/")[1:] for author in authors)
 
 
 def _metadata(asked: _Asked, wanted: SearchProp) -> bool:
-    return not wanted.props or _has(asked.sample.property, wanted.props, wanted.op)
+    return not wanted.props or _has(metadata_of(asked.sample), wanted.props, wanted.op)
 
 
 def _has(properties: Mapping[str, Any], wanted: Mapping[str, Sequence[str] | None], op: str | None) -> bool:

@@ -63,6 +63,7 @@ def confirm(
     labels: Path | Mapping[str, Sequence[str]] | None = None,
     by: str | None = None,
     replace_human: bool = False,
+    label_type: int | None = None,
     map: Sequence[str] = (),
 ) -> Confirmed:
     """Make automatic labels a person's, and correct those that decisions speak of.
@@ -72,7 +73,8 @@ def confirm(
     sources, or a file that names them (.csv with a column `source`, .jsonl, .manifest, or text, one a line). labels:
     decisions, as a file (see `decisions`) or as source -> labels: they replace the automatic labels, no label takes
     them away; they go before the other choices. A sample that a person has labeled keeps its labels; with replace_human
-    decisions change them too. by: who says so, in `annotated-by` as human/NAME. map: as for `read_samples`.
+    decisions change them too. by: who says so, in `annotated-by` as human/NAME. label_type: 0, labels of images, or 1,
+    boxes; None: what the task labeled, or what more samples have. map: as for `read_samples`.
 
     A source is one of the manifest, a path to the same image, or a file name alone that is unique there. Raises
     UsageError when nothing is chosen, InputError (a line for each) for an unknown source and for decisions that
@@ -87,7 +89,10 @@ def confirm(
     path = labeled_manifest(out)
     before = list(read_manifest(path))
     names = Names([sample.source for sample in before], Sources(path.parent, parse_prefixes(map)))
-    kind = _kind_of(out, before)
+    kinds = {LABEL_TYPES[each]: each for each in (IMAGE_CLASSIFICATION, OBJECT_DETECTION)}
+    if label_type is not None and label_type not in kinds:
+        raise UsageError(f"label_type: must be 0 or 1, got {label_type}")
+    kind = _kind_of(out, before) if label_type is None else kinds[label_type]
     decided = _decided(labels, names, path)
     chosen = _named(samples, names, path)
 
@@ -165,6 +170,8 @@ class _Pen:
 
     def decide(self, sample: Sample, names: Sequence[str], replace_human: bool) -> tuple[Sample, str]:
         """The sample with these image labels, and in a word what that means; "" when it has them already."""
+        if self.kind == OBJECT_DETECTION and not names and is_automatic(sample, self.kind):
+            return _settled(sample, tuple(each for each in sample.labels if each.type != self.kind)), "rejected"
         mine = image_labels(sample)
         human = any(label.by_human for label in mine)
         same = {label.name for label in mine if label.by_human or not human} == set(names)

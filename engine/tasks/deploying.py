@@ -29,6 +29,7 @@ from engine.label.labeling import MEMBERS, auto_label
 from engine.label.plan import NETWORK_STAGE
 from engine.models import MODEL_NAME, Shelf, Shelved, files_of, save_model
 from engine.outfolder import OutFolder
+from engine.tasks.detecting import trunk_of
 from engine.tasks.grouping import device_of, encoder_of
 from engine.tasks.key_samples import DEFAULT_SCOPE
 from engine.tasks.parameters import Parameters, read_parameters
@@ -77,9 +78,9 @@ def deploying_task(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> Task
     """The task that a request for auto-deploy asks for. Raises UsageError or InputError for options that fail."""
     config = request.config
     options = read_parameters(config.parameters, request.task_type)
-    entries = _entries(request, shelf)
+    entries = entries_of(request, shelf)
     encoder_of(options)
-    trains = any(shelved is None for _, shelved in entries)
+    trains = is_trained(entries)
     training = {NETWORK_STAGE.format(number, 2): 40.0 for number in (1, 2)} if trains else {}
     return Task(
         job=lambda this: _deploy(this, dataset, config, options, entries, shelf),
@@ -92,17 +93,23 @@ def deploying_task(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> Task
     )
 
 
-_Entry = tuple[InfConfig, Shelved | None]
+Entry = tuple[InfConfig, Shelved | None]
 
 
-def _entries(request: TaskRequest, shelf: Shelf) -> tuple[_Entry, ...]:
-    """The models that answer, with None for the one that is trained here."""
+def is_trained(entries: Sequence[Entry]) -> bool:
+    """Whether one of the models that answer is trained for it."""
+    return any(shelved is None for _, shelved in entries)
+
+
+def entries_of(request: TaskRequest, shelf: Shelf) -> tuple[Entry, ...]:
+    """The models that answer, with None for the one that is trained here, under a name that is free. Raises UsageError,
+    InputError."""
     config = request.config
     listed = config.inf_config_list or (InfConfig(),)
     if len(listed) > 1 and any(each.weight is None for each in listed):
         raise UsageError("config.inf_config_list: weight must be given for each of several models, and sum to 100")
     asked = request.model_id or config.model_name
-    found: list[_Entry] = []
+    found: list[Entry] = []
     for each in listed:
         if each.model_id:
             found.append((each, shelf.get(each.model_id)))
@@ -112,6 +119,8 @@ def _entries(request: TaskRequest, shelf: Shelf) -> tuple[_Entry, ...]:
             found.append((each, None))
     if sum(shelved is None for _, shelved in found) > 1:
         raise UsageError("config.inf_config_list: model_id must be given for all models but the one that is trained")
+    if is_trained(found):
+        shelf.check_free(config.model_name, config.model_version)
     return tuple(found)
 
 
@@ -129,7 +138,7 @@ def _deploy(
     dataset: Dataset,
     config: SmartTaskConfig,
     options: Parameters,
-    entries: Sequence[_Entry],
+    entries: Sequence[Entry],
     shelf: Shelf,
 ) -> Outcome:
     models, trained = [], None
@@ -207,7 +216,9 @@ def _trained(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Para
     labeled = dataset.with_samples(sample for sample in dataset if any(each.by_human for each in sample.labels))
     model: Classifier | BoxDetector | None
     if boxes:
-        detection = auto_detect(labeled, _ALGORITHM, score_threshold=options.score_threshold, **shared)
+        detection = auto_detect(
+            labeled, _ALGORITHM, score_threshold=options.score_threshold, trunk=trunk_of(options), **shared
+        )
         model, choices = detection.detector, detection.choices
     else:
         labeling = auto_label(labeled, _ALGORITHM, encoder=encoder_of(options), **shared)

@@ -20,6 +20,7 @@ import io
 import os
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +32,8 @@ from engine.detect.accurate import ALONE, TEACHING_STAGE
 from engine.detect.crossfit import Unfinished
 from engine.detect.detecting import LABELING, MEMBERS, READING, auto_detect
 from engine.detect.results import Detection, annotated
-from engine.errors import Failure, Stopped
+from engine.detect.trunk import Trunk, read_trunk
+from engine.errors import Failure, Stopped, UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
 from engine.hard.config import HardConfig
@@ -86,19 +88,21 @@ def detecting_task(request: TaskRequest, dataset: Dataset) -> Task:
     lines = [*dataset.notes, *notices(request)]
     if config.algorithm_type is None:
         lines.append(f"config.algorithm_type was not given: {DEFAULT_ALGORITHM}")
-    if options.encoder is not None or options.weights is not None:
-        lines.append("encoder, weights: have no effect on boxes, detectors are trained from scratch")
+    trunk = trunk_of(options)
     check_outputs(config)
     hard = hard_config(options)
     copies = key_folder(config.key_sample_output) if request.collect_key_sample else None
     members = options.networks or MEMBERS[config.algorithm_type or DEFAULT_ALGORITHM]
     alone = 1.0 if config.algorithm_type == "fast" else ALONE
-    training = {NETWORK_STAGE.format(number, members): alone * 85.0 / members for number in range(1, members + 1)}
-    if alone < 1:
-        each = (1 - alone) * 85.0 / members
-        training |= {TEACHING_STAGE.format(number, members): each for number in range(1, members + 1)}
+    training = {
+        stage.format(number, count): share * 85.0 / count
+        for count in range(1, members + 1)  # there are fewer of them where time is short
+        for number in range(1, count + 1)
+        for stage, share in ((NETWORK_STAGE, alone), (TEACHING_STAGE, 1 - alone))
+        if share
+    }
     return Task(
-        job=lambda this: _detect(this, dataset, config, options, hard, copies),
+        job=lambda this: _detect(this, dataset, config, options, trunk, hard, copies),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,
@@ -108,8 +112,23 @@ def detecting_task(request: TaskRequest, dataset: Dataset) -> Task:
     )
 
 
+def trunk_of(options: Parameters) -> Trunk | None:
+    """The trained trunk that the parameters name; None: from scratch. Raises UsageError, InputError for its weights."""
+    if options.encoder is None:
+        if options.weights is not None:
+            raise UsageError(f"weights: belong to an encoder, got {options.weights} and no encoder")
+        return None
+    return read_trunk(options.encoder, Path(options.weights) if options.weights else None)
+
+
 def _detect(
-    this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parameters, hard: HardConfig, copies: str | None
+    this: Run,
+    dataset: Dataset,
+    config: SmartTaskConfig,
+    options: Parameters,
+    trunk: Trunk | None,
+    hard: HardConfig,
+    copies: str | None,
 ) -> Outcome:
     threads = options.threads or os.cpu_count() or 1
     try:
@@ -124,6 +143,7 @@ def _detect(
             epochs=options.epochs,
             learning_rate=options.learning_rate,
             networks=options.networks,
+            trunk=trunk,
             precision=options.precision,
             score_threshold=options.score_threshold,
             seed=options.seed,

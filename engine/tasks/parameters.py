@@ -87,7 +87,7 @@ class Parameters(BaseModel):
     restarts: Annotated[int, whole(1, 100)] = _parameter("starts of the clustering; the best one counts", 10)
     seed: Annotated[int, whole(0, 2**32 - 1)] = _parameter("same seed, same result", 0)  # the range numpy takes
     steps: Steps | None = _parameter(
-        "training steps, as task.json has them; repeats a run exactly, where minutes cannot"
+        "training steps, as task.json has them; with its networks they repeat a run exactly, where minutes cannot"
     )
     threads: Annotated[int, whole(1, 1024)] | None = _parameter("threads; left out: one a core")
     unseen: Truth = _parameter(

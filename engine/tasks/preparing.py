@@ -38,6 +38,8 @@ from engine.tasks.parameters import read_parameters
 from engine.tasks.request import FIELD_TASKS
 from engine.tasks.schema import SampleLabel, SampleLabels, SampleMetadata, TaskRequest
 
+#: Attributes that mark hard examples.
+HARD_KEYS: Final = (HARD_REASONS_KEY, f"{OWN}hard", f"{OWN}hard_coefficient")
 #: Where a path of a request may lie: gives it back, or raises UsageError.
 Allowed = Callable[[Path], Path]
 #: Reads a data set, with prefixes of sources as `--map` takes them.
@@ -77,6 +79,16 @@ def prepared(
         label_type = read_parameters(config.parameters, request.task_type).label_type
         dataset = with_guests(dataset, read(path, mapped), label_type)
     return dataset
+
+
+def with_places(request: TaskRequest, dataset: Dataset, *, allowed: Allowed, base: Path | None = None) -> TaskRequest:
+    """The request with the folders that a service shall write to as they lie on this machine. Raises UsageError."""
+    names = ("output_dir", "infer_result_output_dir")
+    given = {name: value for name in names if (value := getattr(request.config, name))}
+    placed = {
+        name: os.fspath(allowed(_path_of(name, value, dataset, base).absolute())) for name, value in given.items()
+    }
+    return request.model_copy(update={"config": request.config.model_copy(update=placed)}) if placed else request
 
 
 def named_model(request: TaskRequest, shelf: Shelf) -> Shelved:
@@ -165,9 +177,13 @@ def with_given(dataset: Dataset, given: Sequence[SampleLabels]) -> Dataset:
     return dataset.with_samples(samples)
 
 
-def given_sample(sample: Sample, given: SampleLabels, place: str) -> Sample:
-    """The sample as table 12 gives it. place: for errors."""
-    changes: dict[str, Any] = {"labels": tuple(given_labels(given.labels or (), place))}
+def given_sample(sample: Sample, given: SampleLabels, place: str, *, keep: bool = False) -> Sample:
+    """The sample as table 12 gives it. place: for errors. keep: where no labels are given, those that it has stay; else
+    what was doubtful about them goes with them."""
+    changes: dict[str, Any] = {}
+    if given.labels is not None or not keep:
+        changes = {"labels": tuple(given_labels(given.labels or (), place)), "hard": None, "hard_coefficient": None}
+        sample = replace(sample, property={k: v for k, v in sample.property.items() if k not in HARD_KEYS})
     if given.metadata is not None:
         changes |= _metadata(sample, given.metadata)
     if given.sample_usage is not None:

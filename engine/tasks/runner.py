@@ -78,8 +78,8 @@ class Task:
 
     job: the work; it gets the `Run`. kind: a task type, or the name of a command. config: what was asked for, as JSON
     values; `--resume` goes on with a task only if this is the same. dataset: its name. stages: the share of the time
-    that each is expected to take, from which progress is made. files: what will be read, which no clearing of OUT may
-    delete. notices: what is known already.
+    that each is expected to take, from which progress is made; in percent where some stand for others. files: what will
+    be read, which no clearing of OUT may delete. notices: what is known already.
     """
 
     job: Callable[[Run], Outcome]
@@ -187,7 +187,7 @@ class Run:
     def _percent(self) -> float:
         if self.status == Status.SUCCEEDED:
             return 100.0
-        whole = sum(self.task.stages.values())
+        whole = min(100.0, sum(self.task.stages.values()))
         done = sum(self.task.stages.get(stage.name, 0.0) * stage.share for stage in self.stages)
         return round(min(99.9, 100.0 * done / whole), 1) if whole else 0.0
 
