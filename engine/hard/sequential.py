@@ -65,16 +65,16 @@ def inconsistency(
     """Reason 4. vectors: (n, d). probabilities: (n, k). sequences: positions in order. -> (n,) float32 in [0, 1].
     A sample without a vector (NaN) is like no other.
 
-    The mean over the image before and the one after of: how alike they are, from 0 for a pair like unrelated ones to 1
-    for copies, times how far their predictions lie apart. The odd one out is worst: the images beside it differ from it
-    alone. 0 for an image without neighbours. NaN for all where images in a row are hardly more alike than any: then
-    the order tells nothing.
+    Of the image before and the one after: how alike they are, from 0 for a pair like unrelated ones to 1 for copies,
+    times how far their predictions lie apart; of both numbers their mean and the smaller one, on the mean. The odd one
+    out is worst: each image beside it differs from it alone, and is a quarter as doubtful. 0 for an image without
+    neighbours. NaN for all where images in a row are hardly more alike than any: then the order tells nothing.
     """
     x = F.normalize(vectors.float().nan_to_num(0.0), dim=1)
     unrelated = torch.randint(0, len(x), (2, _PAIRS), generator=generator)
     apart = unrelated[:, unrelated[0] != unrelated[1]]
     alike = float((x[apart[0]] * x[apart[1]]).sum(dim=1).quantile(_UNRELATED)) if apart.shape[1] else 1.0
-    total, count = torch.zeros(len(x)), torch.zeros(len(x))
+    total, count, least = torch.zeros(len(x)), torch.zeros(len(x)), torch.ones(len(x))
     ties = torch.tensor([pair for run in sequences for pair in pairwise(run)], dtype=torch.int64).reshape(-1, 2)
     before, after = ties.unbind(1)
     cosines = (x[before] * x[after]).sum(dim=1)
@@ -85,4 +85,5 @@ def inconsistency(
     for ends in (before, after):
         total.index_add_(0, ends, doubt)
         count.index_add_(0, ends, torch.ones_like(doubt))
-    return total / count.clamp(min=1)
+        least.scatter_reduce_(0, ends, doubt, "amin")
+    return torch.where(count > 0, (total / count.clamp(min=1) + least) / 2, 0.0)
