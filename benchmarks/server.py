@@ -6,20 +6,23 @@ The data are the digits of datasets/digits.py; the server is `labelengine serve`
 
 polling     a task of auto labeling (fixed steps) alone, and again while every client asks for it once a second: the
             time of the task, and the 50th and 99th percentile of the answers.
-inferring   one classifier, one image a request, 4 requests under way at a time: `labelengine deploy`, and a FastAPI
-            endpoint of a few lines that runs the same model in a thread. Images a second, and the median.
+inferring   one classifier, one image a request, 4 requests under way at a time: `labelengine deploy` with a process a
+            core, and a FastAPI endpoint of a few lines that runs the same model in threads. Images a second, and the
+            median.
 kills       server or worker killed (SIGKILL) at random moments, the server started again each time: every task ends
             succeeded, once, with its result whole.
 
 Recorded, 2 cores without AMX:
 
-    polling: 50 clients, once a second each, 4,089 answers
-        p50 1.6 ms, p99 5.1 ms (goal: below 100)
-        an answer took 1.31 ms of the server's processor, 0.51 ms of the clients' (here, too)
-        the task: 77.8 s alone, 82.0 s polled: x 1.053 (goal: 1.05); x 1.107 in another run
-    inferring, bare: 123.9 images/s, median 31.0 ms
-    inferring, service: 102.5 images/s, median 37.8 ms
-        the service answers 0.83 of the bare endpoint (goal: 0.8)
+    polling: 50 clients, once a second each, 3,901 answers
+        p50 1.3 ms, p99 5.5 ms (goal: below 100)
+        an answer took 0.93 ms of the server's processor, and 0.41 ms of the clients', here too
+        the task: 75.9 s alone, 78.2 s polled: x 1.029 (goal: 1.05)
+    (before uvloop and httptools: 1.31 ms, x 1.053 and 1.107)
+    inferring, bare: 137.6 images/s, median 28.9 ms
+    inferring, service: 203.9 images/s, median 19.3 ms
+        the service answers 1.48 of the bare endpoint (goal: 0.8)
+    (with one process instead of one a core 0.83, 0.78, 0.75 in three runs)
     kills: server 8 times, server and worker 12 times; 5 tasks: 5 succeeded
         5 of 5 data sets hold the result whole (goal: none lost, none doubled)
 """
@@ -218,7 +221,11 @@ def inferring(place: Path, options: argparse.Namespace) -> None:
             script.write_text(_BARE)
             command, url = [sys.executable, str(script), str(model), str(port)], f"http://127.0.0.1:{port}/infer"
         else:
-            command = [sys.executable, "-m", "engine", "deploy", str(model), "--port", str(port)]
+            processes = [
+                "--instances",
+                str(os.cpu_count()),
+            ]  # each with one thread; the bare one's threads use all cores
+            command = [sys.executable, "-m", "engine", "deploy", str(model), "--port", str(port), *processes]
             url = f"http://127.0.0.1:{port}/v1/infers/model"
         process = start(command, f"http://127.0.0.1:{port}/docs")
         ask(url, images, 3.0)  # the models are loaded when they are first asked

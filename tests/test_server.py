@@ -449,6 +449,9 @@ def test_data_sets(client: Client, place: Path) -> None:
     (place / "links").mkdir()
     (place / "links" / "a.png").symlink_to(place.parent / "elsewhere" / "a.png")
     problem(client.post(base, {"dataset_name": "links", "data_path": f"{place}/links"}), 400, "LE.4000", "none of 1")
+    draw(place / "links" / "b.png")
+    told = client.post(base, {"dataset_name": "links", "data_path": f"{place}/links"}).json()
+    assert told["failure_count"] == 1 and told["failures"][0]["source"] == "a.png"
     name = client.get(client.base).json()["dataset_name"]
     problem(client.post(base, {"dataset_name": name, "data_path": str(place)}), 400, "LE.4007")
     (place / "leak").symlink_to("/etc")

@@ -60,7 +60,7 @@ def add_deploy(commands: Any) -> None:
     )
     deploy.add_argument("model", metavar="MODEL", help="a folder, or the id or NAME[:VERSION] of an imported model")
     deploy.add_argument("--name", metavar="NAME", default="model", help="of the service (model)")
-    deploy.add_argument("--instances", metavar="N", type=int, help="processes that answer (1)")
+    deploy.add_argument("--instances", metavar="N", type=int, help="processes that answer (1; one a core is fastest)")
     deploy.add_argument("--collect", metavar="DIR", type=Path, help="keep images and answers there, as a manifest")
     _add_address(deploy)
     add_home(deploy)

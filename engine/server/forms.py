@@ -15,8 +15,18 @@ Count = Annotated[int, Field(ge=0)]
 Milliseconds = Annotated[int, Field(description="since 1970")]
 
 
+class FailureForm(Body):
+    source: str
+    kind: str
+    reason: str
+
+
 class NewDatasetId(Body):
+    """failures: the first of what was left out, for it cannot be read, or may not be."""
+
     dataset_id: str
+    failure_count: Count
+    failures: list[FailureForm]
 
 
 class NewTaskId(Body):
