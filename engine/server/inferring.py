@@ -7,6 +7,7 @@ nothing.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import multiprocessing
@@ -241,11 +242,11 @@ class _Collector:
 
 def _append(path: Path, line: bytes) -> None:
     """Add a line to a file, the whole of it or nothing."""
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:
         before = file.tell()
         try:
-            file.write(line)
-            file.flush()
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
         except OSError:  # a full disk: half a line would spoil all that follow
             with suppress(OSError):
                 os.truncate(path, before)
