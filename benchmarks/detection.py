@@ -36,6 +36,10 @@ teacher):
                    image: entropy              first_fifth 0.7717
                    image: ObjectLab            first_fifth 0.5603
 
+    --contenders ssdlite,fasterrcnn
+         60     0  ssdlite         0.8552    0.4882      427  0.814 0.773 0.978  723 steps of 8
+         60     0  fasterrcnn      0.5484    0.2942      464  0.000 0.668 0.977  234 steps of 8
+
 (Three of the 304 images have no error, so an area under the curve of images means nothing here.) The other contenders
 were not run to their end yet.
 
