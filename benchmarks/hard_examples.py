@@ -23,8 +23,9 @@ all miners over those of one look at every image by all networks. With --ablatio
 all but each, by both combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which
 then takes seconds.
 
-Recorded, 2 cores without AMX, --algorithms fast --seeds 3 --minutes 1 (other work ran beside digits with 50 labels and
-signs with 100, which took steps from networks; one of signs is wrong in a fifth for it):
+Recorded, 2 cores without AMX, --algorithms fast --seeds 3 --minutes 1, labelings of an earlier run by --keep (other
+work ran beside digits with 50 labels and signs with 100, which took steps from networks; one of signs is wrong in a
+fifth for it):
 
     digits, 50 labels, fast 1 min; 3 seeds, 5.59 % wrong
                                              AUROC      AP    10 %    20 %

@@ -28,7 +28,7 @@ from engine.samples import (
 from engine.sources import Sources
 from engine.tasks.catalog import run_request
 from engine.tasks.conditions import known_id
-from engine.tasks.preparing import given_sample, prepared, with_guests
+from engine.tasks.preparing import given_sample, prepared, with_guests, with_places
 from engine.tasks.probabilities import read_probabilities
 from engine.tasks.request import parse_request
 from engine.tasks.schema import SampleLabels, TaskRequest
@@ -68,6 +68,19 @@ def test_an_export_of_the_result_knows_samples_by_the_ids_and_places_of_the_data
         body = {"task_type": "auto-grouping", "config": config}
         answer = run_request(parse_request(body), dataset, tmp_path / "elsewhere" / name)
         assert answer["result"]["export"]["exported_sample_count"] == expected, name
+
+
+def test_folders_of_a_service_are_placed_and_of_no_interest_to_other_tasks(tmp_path: Path) -> None:
+    """A bucket that nobody maps is accepted where the field has no effect, as everything that has none is."""
+    dataset = painted(tmp_path / "few")
+    bucket = learning(output_dir="obs://bucket/out")
+    assert with_places(bucket, dataset, allowed=lambda path: path) == bucket
+    deploy = parse_request({"task_type": "auto-deploy", "config": {"output_dir": "kept"}})
+    placed = with_places(deploy, dataset, allowed=lambda path: path, base=tmp_path)
+    assert placed.config.output_dir == str(tmp_path / "kept")
+    unmapped = parse_request({"task_type": "auto-deploy", "config": {"output_dir": "obs://bucket/out"}})
+    with pytest.raises(UsageError, match=r"config\.output_dir: obs://bucket/out: not on this machine"):
+        with_places(unmapped, dataset, allowed=lambda path: path)
 
 
 def test_auto_deploy_exports_what_it_learned_from(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ from engine.server.app import create_app, create_service_app
 from engine.server.checks import Roots
 from engine.server.database import Database, TaskRow
 from engine.server.datasets import add_dataset, begin, change, land
-from engine.server.inferring import Service, _append
+from engine.server.inferring import Service, _append, _look
 from engine.server.queue import Queue
 from engine.server.worker import task_folder
 from engine.tasks.catalog import run_request
@@ -672,6 +673,22 @@ def test_what_another_manifest_does_not_say_is_not_taken_away(home: Path, tmp_pa
     first, second = read_samples(home / "datasets" / dataset_id / "current.manifest")
     assert first.labels == (dog,) and dict(first.property) == {"weather": "sun"} and first.hard is None
     assert second.labels == (guess,) and dict(second.property) == {"weather": "rain", **marks} and second.hard
+
+
+def test_a_model_that_fails_on_an_image_is_told_and_its_process_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        image_size = 16
+        labels = ("a",)
+
+        def probabilities(self, images: Any) -> Any:
+            raise RuntimeError("out of memory\nand a long story")
+
+    monkeypatch.setattr("engine.server.inferring._loaded", [Broken()])
+    done, png = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))
+    assert done
+    found = _look(png.tobytes())
+    assert isinstance(found, InputError)
+    assert str(found) == "the model must answer on this image, it failed: out of memory"
 
 
 def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

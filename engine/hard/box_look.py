@@ -210,6 +210,7 @@ def box_changes(
         pixels = _shrunk(picture.rgb, detector.side)
         return pixels, pixels.shape[1] / picture.width
 
+    numbers = torch.tensor([names.index(label) if label in names else -1 for label in detector.labels])
     done = 0
     for batch in stream([each.path for each in images], work, threads=threads, stopped=stopped):
         for each in batch:
@@ -217,7 +218,7 @@ def box_changes(
                 pixels, scale = each
                 x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
                 place = slice(first[done], first[done + 1])
-                for reason, change in _changed(images[done], detector, operators, names, x, scale).items():
+                for reason, change in _changed(images[done], detector, operators, numbers, x, scale).items():
                     found[reason][place] = change
             done += 1
             progress(done)
@@ -236,14 +237,16 @@ def _shrunk(rgb: Pixels, side: int) -> Pixels:
 
 
 def _changed(
-    own: Looked, detector: Detecting, operators: Sequence[str], names: Sequence[str], x: Tensor, scale: float
+    own: Looked, detector: Detecting, operators: Sequence[str], numbers: Tensor, x: Tensor, scale: float
 ) -> dict[int, Tensor]:
-    """By reason (m,) of the boxes of one image x (1, 3, h, w), which is that much smaller than its file."""
+    """By reason (m,) of the boxes of one image x (1, 3, h, w), which is that much smaller than its file. numbers: of
+    the labels of the detector, among the classes of `own`; -1 for none of them."""
     height, width = x.shape[2:]
     said = detector.predict(torch.cat([x, *(ALTERATIONS[name](x) for name in operators)])).boxes
     assert said is not None
-    known = torch.tensor([names.index(label) if label in names else -1 for label in detector.labels])
-    plain, *altered = [(each.xyxy.cpu().float(), known[each.classes.cpu()], each.scores.cpu().float()) for each in said]
+    plain, *altered = [
+        (each.xyxy.cpu().float(), numbers[each.classes.cpu()], each.scores.cpu().float()) for each in said
+    ]
     boxes = own.xyxy.float() * scale
     before = as_sure(boxes, own.classes, own.scores, *plain)
     result = {}

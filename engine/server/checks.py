@@ -43,7 +43,8 @@ def check_request(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> None:
         _check_labels(request, dataset)
     elif request.task_type == PRE_LABEL:
         chosen = named_model(request, shelf)
-        if not _unlabeled(dataset, boxes=chosen.info.type == DETECTOR_TYPE):
+        kind = OBJECT_DETECTION if chosen.info.type == DETECTOR_TYPE else IMAGE_CLASSIFICATION
+        if not _unlabeled(dataset, kind):
             raise Problem(400, NOTHING_UNLABELED, "pre-labeling needs at least 1 unlabeled image, got none")
     elif request.task_type == AUTO_GROUPING:
         options = read_parameters(request.config.parameters, request.task_type)
@@ -75,12 +76,10 @@ def check_paths(request: TaskRequest, roots: Roots, base: Path) -> None:
         work_folder(config.export_params)
 
 
-def _unlabeled(dataset: Dataset, *, boxes: bool | None = None) -> int:
-    """How many images nobody has labeled. boxes: count boxes alone, or labels of the whole image alone; None: any."""
-    kinds = [OBJECT_DETECTION] if boxes else [IMAGE_CLASSIFICATION] if boxes is not None else None
+def _unlabeled(dataset: Dataset, kind: str | None = None) -> int:
+    """How many images nobody has labeled. kind: the type of the labels that count; None: all."""
     return sum(
-        sample.is_image
-        and not any(label.by_human and (kinds is None or label.type in kinds) for label in sample.labels)
+        sample.is_image and not any(label.by_human and kind in (None, label.type) for label in sample.labels)
         for sample in dataset
     )
 

@@ -101,8 +101,13 @@ class Service:
         """What a model says; None where its process has died, and is replaced."""
         pool = self._pool(number)
         try:
-            return pool.submit(_look, content).result()
-        except (BrokenProcessPool, CancelledError, RuntimeError):  # RuntimeError: it was shut down meanwhile
+            future = pool.submit(_look, content)
+        except RuntimeError:  # it is broken, or was shut down meanwhile
+            self._replace(number, pool)
+            return None
+        try:
+            return future.result()
+        except (BrokenProcessPool, CancelledError):
             self._replace(number, pool)
             return None
 
@@ -191,6 +196,9 @@ def _look(content: bytes) -> Answered | EngineError:
         return Answered(*image_answer(_loaded[0], content))
     except EngineError as error:
         return error
+    except RuntimeError as error:  # of torch: no memory, say
+        first = (str(error).splitlines() or ["no more is known"])[0]
+        return InputError(f"the model must answer on this image, it failed: {first}")
 
 
 # ---- What is kept. ----

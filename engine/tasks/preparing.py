@@ -82,8 +82,9 @@ def prepared(
 
 
 def with_places(request: TaskRequest, dataset: Dataset, *, allowed: Allowed, base: Path | None = None) -> TaskRequest:
-    """The request with the folders that a service shall write to as they lie on this machine. Raises UsageError."""
-    names = ("output_dir", "infer_result_output_dir")
+    """The request with the folders that a service shall write to as they lie on this machine; where the task has no use
+    for them they stay as they came. Raises UsageError."""
+    names = [name for name in ("output_dir", "infer_result_output_dir") if request.task_type in FIELD_TASKS[name]]
     given = {name: value for name in names if (value := getattr(request.config, name))}
     placed = {
         name: os.fspath(allowed(_path_of(name, value, dataset, base).absolute())) for name, value in given.items()
