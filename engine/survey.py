@@ -24,7 +24,7 @@ from torch import Tensor
 from engine import features as measure
 from engine.errors import Failure, ImageError, Stopped
 from engine.images import MAX_PIXELS, NOTES, Pixels, decode_picture, digest_of, stream
-from engine.samples import Sample
+from engine.samples import Sample, Shape
 from engine.sources import Sources
 from engine.store import Store
 
@@ -132,7 +132,7 @@ def survey(
     with Store(path) as store, _one_thread_each():
 
         def work(k: int, content: bytes) -> _Measured:
-            boxes = _box_array(samples[todo[k]])
+            boxes = box_array(samples[todo[k]].boxes)
             key = digest_of(content + boxes.tobytes()) if len(boxes) else digest_of(content)
             return _Measured(key) if key in store else _measure(key, content, boxes, thumbnail_side, max_pixels)
 
@@ -189,6 +189,8 @@ class _Rows:
         )
 
 
+#: Corners of boxes lie within that, in pixels.
+_BEYOND: Final = 1e9
 _NO_BOXES: Final = np.zeros((0, len(BOX_COLUMNS)), np.float32)
 
 
@@ -204,8 +206,10 @@ def _locate(samples: Sequence[Sample], sources: Sources) -> tuple[list[tuple[int
     return located, failures
 
 
-def _box_array(sample: Sample) -> _Numbers:
-    return np.array([shape.xyxy for shape in sample.boxes], np.float32).reshape(-1, 4)
+def box_array(shapes: Sequence[Shape]) -> _Numbers:
+    """Rectangles -> (m, 4) float32 xyxy, finite: what lies beyond all images is as good as any other place there."""
+    found = np.array([shape.xyxy for shape in shapes], np.float64).reshape(-1, 4)
+    return np.asarray(found.clip(-_BEYOND, _BEYOND), np.float32)
 
 
 @dataclass(slots=True)
@@ -259,11 +263,21 @@ def resized(rgb: Pixels, side: int) -> Pixels:
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """The workers are the parallelism: inside, torch and OpenCV use one thread an operation."""
-    torch_threads, cv_threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
+    cv_threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    try:
+        with torch_threads(1):
+            yield
+    finally:
+        cv2.setNumThreads(cv_threads)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """So many threads an operation of torch on the CPU; None: as it is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:
-        torch.set_num_threads(torch_threads)
-        cv2.setNumThreads(cv_threads)
+        torch.set_num_threads(before)

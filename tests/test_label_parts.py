@@ -12,13 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.errors import InputError, UsageError
-from engine.label.augment import STRONG, VIEWS, WEAK, Policy, altered, plain
+from engine.label.augment import LIGHT, STRONG, VIEWS, WEAK, Policy, altered, plain, policy_for
 from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import probabilities_of, resized
 from engine.label.clock import LEAST_STEPS, Clock
 from engine.label.descent import Descent, orthogonalised
-from engine.label.losses import Told, cross_entropy, nearest_pairs, smoothed, supervised
+from engine.label.losses import (
+    Told,
+    cross_entropy,
+    lesson_sides,
+    mean_seconds,
+    nearest_pairs,
+    smoothed,
+    supervised,
+    view_side,
+)
 from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
 from engine.label.plan import Plan
 from engine.label.pool import Pool
@@ -161,6 +170,28 @@ def test_a_cut_leaves_the_rest_alone() -> None:
     assert bool((same.float().mean(dim=(1, 2)) >= 1 - 0.5**2 - 0.15).all())
 
 
+def test_what_is_seen_often_is_altered_strongly() -> None:
+    assert policy_for(1) == policy_for(25) == LIGHT and policy_for(100) == policy_for(5000) == STRONG
+    half = policy_for(50)
+    assert LIGHT.cut < half.cut < STRONG.cut and half.turn == pytest.approx(STRONG.turn / 2)
+    assert half.scale == pytest.approx([(a + b) / 2 for a, b in zip(LIGHT.scale, STRONG.scale, strict=True)])
+    assert not half.flip_horizontal
+
+
+def test_altered_images_are_whole_numbers_of_float32_where_networks_compute_in_bfloat16() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        within = altered(images(3), STRONG, generator_of("a"))
+    assert within.dtype == torch.float32 and torch.equal(within, altered(images(3), STRONG, generator_of("a")))
+
+
+def test_lessons_begin_with_small_images() -> None:
+    few = lesson_sides(30)
+    assert [view_side(32, done, few) for done in (0.0, 0.49, 0.5, 0.79, 0.8, 1.0)] == [16, 16, 24, 24, 32, 32]
+    assert mean_seconds(32, float, few) == pytest.approx(0.5 * 16 + 0.3 * 24 + 0.2 * 32)
+    assert mean_seconds(32, float, lesson_sides(160)) == 32  # seen often, they are whole from the first step on
+    assert mean_seconds(32, float, few) < mean_seconds(32, float, lesson_sides(80)) < 32
+
+
 def test_views_may_be_smaller() -> None:
     assert altered(images(3), VIEWS, torch.Generator(), side=12).shape == (3, 3, 12, 12)
 
@@ -202,7 +233,7 @@ def learnable() -> tuple[Tensor, Told]:
 
 def run(steps: int, watch: Watch | None = None) -> Training:
     pixels, told = learnable()
-    loss = supervised(lambda rows: pixels[rows], told, WEAK, 8, 0, multi_label=False)
+    loss = supervised(lambda rows: pixels[rows], told, (False, False), 8, 0, multi_label=False)
     return train("t", network(outputs=2), steps, Recipe(), loss, bfloat16=False, watch=watch or Watch())
 
 
@@ -255,6 +286,26 @@ def test_a_loss_that_is_no_number_is_recovered_from_and_in_the_end_said() -> Non
             bfloat16=False,
             watch=Watch(),
         )
+
+
+def test_a_step_whose_gradient_is_no_number_is_not_taken() -> None:
+    """sqrt(0) is a number, its slope is none: an average of such weights would leave nothing to go on from."""
+
+    def loss(training: Training) -> Tensor:
+        value = training.net(plain(images(4))).square().mean()
+        return value + (value * 0).sqrt() if training.step == 11 else value
+
+    training = train("t", network(), 12, Recipe(), loss, bfloat16=False, watch=Watch())
+    assert training.recoveries == 1 and training.finished
+    assert all(bool(value.isfinite().all()) for value in training.average.state_dict().values())
+
+
+def test_the_clock_is_kept_with_each_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is killed has used its time up to there."""
+    monkeypatch.setattr("engine.label.training._EVERY", 0.0)
+    saved = []
+    run(5, Watch(folder=tmp_path, saved=lambda: saved.append((tmp_path / "t.checkpoint").is_file())))
+    assert saved == [True] * 5
 
 
 def test_the_learning_rate_warms_up_and_falls_to_nothing() -> None:
@@ -324,6 +375,27 @@ def test_a_clock_turns_time_into_steps(tmp_path: Path) -> None:
     later = Clock(110.0, 0.0, reserve=10.0, file=file, now=lambda: 0.0)
     assert [later.steps(0.5, 9.0), later.steps(1.0, 9.0)] == [500, 400]  # as decided before
     assert Clock(1.0, 0.0, given=(7, 9), now=lambda: 5.0).steps(1.0, 1.0) == 7
+
+
+def test_a_clock_learns_what_steps_really_take() -> None:
+    now = 0.0
+    clock = Clock(100.0, 0.0, now=lambda: now)
+    steps = clock.steps(0.25, 0.1)
+    assert steps == 250
+    with clock.paced(steps, 0.1):
+        now = 50.0  # twice as long
+    assert clock.steps(1.0, 0.1) == 250
+    with clock.paced(250, 0.1):
+        now = 60.0  # quicker than it was measured: the measure holds
+    assert clock.steps(1.0, 0.1) == 400
+
+
+def test_a_clock_finds_the_steps_where_their_number_says_what_each_takes() -> None:
+    clock = Clock(100.0, 0.0, now=lambda: 0.0)
+    seconds = {n: 0.1 if n < 500 else 0.2 for n in range(2000)}
+    assert clock.steps(1.0, lambda n: seconds.get(n, 0.2)) == 500
+    assert clock.steps(0.2, lambda n: seconds.get(n, 0.2)) == 200
+    assert clock.steps(1.0, lambda n: 1e9) == LEAST_STEPS
 
 
 def test_given_steps_are_taken_in_order_and_the_last_again() -> None:

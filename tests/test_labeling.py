@@ -18,9 +18,10 @@ from torch import nn
 
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, Stopped, UsageError
+from engine.label.calibration import mean_log_loss
 from engine.label.clock import Clock
 from engine.label.labeling import auto_label, default_minutes
-from engine.label.opinions import Unfinished
+from engine.label.opinions import Unfinished, _unseen, _weighed
 from engine.label.results import Labeling, annotated
 from engine.label.targets import targets_of
 from engine.label.training import Training, train
@@ -110,6 +111,46 @@ def test_a_labeling_that_was_stopped_goes_on_to_the_same_result(
     resumed = label(few, algorithm_type, folder=tmp_path / "cache")
     assert model_digest(resumed.classifier) == model_digest(whole.classifier)
     assert resumed.probabilities.tobytes() == whole.probabilities.tobytes()
+
+
+@pytest.mark.parametrize("calls", [42, 48])
+def test_networks_that_were_taught_the_labels_are_not_lost_to_a_stop(few: Dataset, calls: int) -> None:
+    """8 steps of pretraining, 2 x 8 with the labels, 2 x 8 with everything: the stop comes in the last two."""
+    with pytest.raises(Unfinished) as stopped:
+        label(few, "accurate", stopped=after(calls))
+    verdict = stopped.value.verdict
+    committee = verdict.classifier.committee
+    assert committee is not None and len(committee.networks) == 2
+    assert sorted(set(verdict.judge.tolist())) == [-1, 0, 1]
+
+
+def test_a_stop_while_the_rest_is_labeled_keeps_the_model(few: Dataset) -> None:
+    def stage(name: str, total: int) -> Callable[[int], None]:
+        def advance(done: int) -> None:
+            if name == "labeling":
+                raise Stopped("stopped on request")
+
+        return advance
+
+    with pytest.raises(Unfinished, match="stopped on request") as stopped:
+        label(few, stage=stage)
+    assert stopped.value.verdict.classifier.committee is not None
+
+
+def test_no_more_networks_than_parts_of_the_labels(few: Dataset) -> None:
+    two = few.with_samples(few.samples[:6] + few.samples[18:])
+    labeling = label(two, "accurate", networks=8, min_per_class=2, steps=(2,))
+    assert labeling.choices["networks"] == labeling.choices["folds"] <= 6
+
+
+def test_what_is_reported_was_not_chosen_for(few: Dataset) -> None:
+    """Temperatures and shares are fitted on labels that are not the ones reported on: never better than on these."""
+    logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    truth = torch.nn.functional.one_hot(torch.arange(60) % 3, 3).bool()
+    seen = _weighed(logits, logits.flip(1), truth, False).together(logits, logits.flip(1))
+    unseen = _unseen(logits, logits.flip(1), truth, False, 0)
+    assert mean_log_loss(unseen, truth, multi_label=False) > mean_log_loss(seen, truth, multi_label=False)
+    torch.testing.assert_close(unseen.sum(dim=1), torch.ones(60))
 
 
 def test_a_checkpoint_of_another_data_set_is_not_taken(few: Dataset, tmp_path: Path) -> None:
@@ -212,8 +253,10 @@ def test_a_budget_is_kept_on_a_machine_whose_steps_take_what_they_were_measured_
 
     monkeypatch.setattr("time.perf_counter", lambda: now)
     monkeypatch.setattr("engine.label.labeling.Clock", partial(Clock, now=lambda: now))
-    monkeypatch.setattr("engine.label.fast.supervised_seconds", lambda pool, plan: seconds["fast"])
-    monkeypatch.setattr("engine.label.accurate.supervised_seconds", lambda pool, plan: seconds["labels"])
+    monkeypatch.setattr("engine.label.fast.lesson_seconds", lambda pool, plan, clock: lambda steps: seconds["fast"])
+    monkeypatch.setattr(
+        "engine.label.accurate.lesson_seconds", lambda pool, plan, clock: lambda steps: seconds["labels"]
+    )
     monkeypatch.setattr("engine.label.accurate._pair_seconds", lambda pool, plan, pairs: seconds["pretraining"])
     monkeypatch.setattr("engine.label.accurate._consistent_seconds", lambda pool, plan: seconds["accurate"])
     for room in ("crossfit", "accurate"):

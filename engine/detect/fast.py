@@ -29,17 +29,15 @@ def fast(pool: BoxPool, plan: BoxPlan, step_seconds: float, *, clock: Clock, sta
     """Learn from the labeled images of a pool.
 
     step_seconds: what a step takes here. Raises Unfinished once `watch.stopped()` says so."""
-    seconds = step_seconds
     members: list[BoxMember] = []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
-        steps = clock.steps(1 / (plan.members - part), seconds)
+        steps = clock.steps(1 / (plan.members - part), step_seconds)
         net = new_detector(pool, seen_by(plan, part), plan, part)
-        began = clock.now()
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         loss = from_labels(pool, plan, seen_by(plan, part), "fast", part)
-        members.append(trained_member(pool, plan, part, net, loss, steps, name="fast", watch=own))
-        seconds = max(seconds, (clock.now() - began) / steps)  # of a machine that has more to do than it had
+        with clock.paced(steps, step_seconds):
+            members.append(trained_member(pool, plan, part, net, loss, steps, name="fast", watch=own))
     return verdict_of(pool, plan, members)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,7 @@ from torch import Tensor
 from engine.detect.canvases import Canvases
 from engine.detect.losses import Drawn
 from engine.detect.sketches import Sketches
-
-#: Bytes of canvases that are kept on a GPU at most; more are sent there batch by batch.
-_ON_DEVICE: Final = 8 * 2**30
+from engine.label.pool import kept_near
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ def pool_of(canvases: Canvases, sketches: Sketches, device: torch.device) -> Box
     boxes = [torch.from_numpy(sketches.boxes[canvases.index[at]] * np.float32(scales[at])) for at in labeled]
     classes = [torch.from_numpy(sketches.classes[canvases.index[at]]) for at in labeled]
     return BoxPool(
-        _pixels_of(canvases, device),
+        kept_near(canvases.rows, (len(canvases), 3, canvases.canvas.height, canvases.canvas.width), device),
         (canvases.canvas.height, canvases.canvas.width),
         torch.from_numpy(labeled),
         tuple(boxes),
@@ -77,16 +74,6 @@ def _firsts(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """(n,) for each place the number of the first that is equal to it."""
     _, first, inverse = np.unique(places, return_index=True, return_inverse=True)
     return np.asarray(first[inverse], np.int64)
-
-
-def _pixels_of(canvases: Canvases, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Read when asked for, or kept on a GPU that has the room."""
-    each = 3 * canvases.canvas.height * canvases.canvas.width
-    if device.type == "cpu" or each * len(canvases) > _ON_DEVICE:
-        return lambda rows: canvases.rows(rows).to(device)
-    parts = torch.split(torch.arange(len(canvases)), 256)
-    kept = torch.cat([canvases.rows(part).to(device) for part in parts])
-    return lambda rows: kept[rows.to(device)]
 
 
 def padded(boxes: list[Tensor], classes: list[Tensor], weights: list[Tensor] | None = None) -> Drawn:

@@ -17,7 +17,7 @@ import torch
 from engine.detect.canvases import Canvas
 from engine.detect.sketches import Sketches
 from engine.errors import ImageError, InputError
-from engine.folders import image_size as header_size
+from engine.folders.sizes import image_size as header_size
 from engine.samples import Sample
 from engine.sources import Sources
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from engine.errors import Failure, InputError
 from engine.label.targets import LEAST_PER_CLASS, common_problems
 from engine.samples import OBJECT_DETECTION, Label, Sample, Shape
+from engine.survey import box_array
 
 Boxes = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
@@ -89,7 +90,7 @@ def sketches_of(samples: Sequence[Sample]) -> Sketches:
     classes = tuple(np.array([column[shape.name] for shape in each], np.int64) for each in shapes)
     return Sketches(
         labels,
-        tuple(np.array([shape.xyxy for shape in each], np.float32).reshape(-1, 4) for each in shapes),
+        tuple(map(box_array, shapes)),
         classes,
         classes,
         tuple(np.ones(len(each), bool) for each in classes),

@@ -11,7 +11,7 @@ Which beliefs begin, how much the networks count: all decided out of fold.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,16 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.embeddings import Gradients, content_vectors, fit_whitening
+from engine.embeddings import Encoder, Gradients, content_vectors, fit_whitening
 from engine.label.augment import STRONG, VIEWS, WEAK, altered
 from engine.label.beliefs import Beliefs, beliefs_of, with_networks
 from engine.label.calibration import log_losses, temperature_of
 from engine.label.classifier import probabilities_of, resized
-from engine.label.clock import Clock
+from engine.label.clock import Clock, StepSeconds
 from engine.label.crossfit import Member, logits_of, prediction_seconds, seen_by, trained_member
-from engine.label.fast import from_labels, supervised_seconds
+from engine.label.fast import WHOLE, from_labels, lesson_seconds
 from engine.label.losses import (
-    VIEW_SIDES,
+    AGREEMENT_SIDES,
     Believed,
     Loss,
     Projected,
@@ -36,11 +36,11 @@ from engine.label.losses import (
     consistent,
     contrastive,
     cross_entropy,
+    mean_seconds,
     nearest_pairs,
-    view_side,
 )
 from engine.label.networks import Network, copied, reset_head
-from engine.label.opinions import Verdict, fit_head, head_seconds, verdict_of
+from engine.label.opinions import USABLE_FROM, Verdict, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.training import Watch, generator_of, step_seconds, train
@@ -78,15 +78,15 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     head = fit_head(pool, settings.encoder)
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
     advance(len(pool.labeled))
-    seconds = clock.measured(lambda: supervised_seconds(pool, plan))
-    clock.reserve += prediction_seconds(pool, plan, seconds, looks=plan.looks) + _SPREADING * len(pool)
+    seconds = lesson_seconds(pool, plan, clock)
+    clock.reserve += prediction_seconds(pool, plan, seconds(WHOLE), looks=plan.looks) + _SPREADING * len(pool)
     clock.reserve += len(pool) * clock.measured(lambda: head_seconds(pool, head))
     start = _pretrained(pool, plan, clock=clock, stage=stage, watch=watch)
     clock.reserve -= _SPREADING * len(pool)
     if watch.stopped():
         return verdict_of(pool, plan, head, [])
     advance = stage("spreading labels", len(pool))
-    graph = beliefs_of(pool, plan, _content(pool, plan, start))
+    graph = beliefs_of(pool, plan, _content(pool, plan, start, settings.encoder))
     advance(len(pool))
     members, choice = _members(pool, plan, start, graph, seconds, clock=clock, stage=stage, watch=watch)
     verdict = verdict_of(pool, plan, head, members)
@@ -101,18 +101,20 @@ def _pretrained(pool: Pool, plan: Plan, *, clock: Clock, stage: Stage, watch: Wa
     pairs = max(2, min(PAIRS, len(pool) // 4))
     begun = new_network(pool, rows, plan.spec, plan.seed, "pretrained")
     net = Projected(begun, generator_of(plan.seed, "projector")).to(pool.device)
-    steps = clock.steps(PRETRAINING_SHARE, clock.measured(lambda: _pair_seconds(pool, plan, pairs)))
+    seconds = clock.measured(lambda: _pair_seconds(pool, plan, pairs))
+    steps = clock.steps(PRETRAINING_SHARE, seconds)
     progress = stage("learning to tell images apart", steps)
     loss = contrastive(pool.sized(plan.image_size), rows, plan.flips, pairs, plan.seed, "pretraining")
     recipe = plan.recipe(PRETRAINING_RATE)
     watch = replace(watch, progress=progress)
-    training = train("pretraining", net, steps, recipe, loss, bfloat16=plan.bfloat16, watch=watch)
+    with clock.paced(steps, seconds):
+        training = train("pretraining", net, steps, recipe, loss, bfloat16=plan.bfloat16, watch=watch)
     assert isinstance(training.average, Projected)
     return training.average.net
 
 
-def _content(pool: Pool, plan: Plan, net: Network) -> Tensor:
-    """(m, d): what the pretrained network sees, whitened, beside histograms of gradients."""
+def _content(pool: Pool, plan: Plan, net: Network, encoder: Encoder) -> Tensor:
+    """(m, d): what the pretrained network sees, whitened, beside what an encoder does."""
 
     def seen(images: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=plan.bfloat16):
@@ -122,13 +124,13 @@ def _content(pool: Pool, plan: Plan, net: Network) -> Tensor:
 
     features = pool.mapped(seen)
     whitened = fit_whitening([features], min(_WHITENED, features.shape[1])).apply(features)
-    encoder = Gradients()
 
     def batches() -> Iterator[Tensor]:
         return (resized(pool.pixels(rows), encoder.size) for rows in torch.split(torch.arange(len(pool)), _BATCH))
 
-    gradients = content_vectors(batches, encoder=encoder)
-    return torch.cat([F.normalize(whitened, dim=1), _GRADIENTS_WEIGHT * F.normalize(gradients, dim=1)], dim=1)
+    content = content_vectors(batches, encoder=encoder)
+    weight = _GRADIENTS_WEIGHT if isinstance(encoder, Gradients) else 1.0
+    return torch.cat([F.normalize(whitened, dim=1), weight * F.normalize(content, dim=1)], dim=1)
 
 
 def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
@@ -144,11 +146,7 @@ def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
             net, lambda net: nearest_pairs(net(altered(views, policy, chance, side=side))), bfloat16=plan.bfloat16
         )
 
-    ends = [start for start, _ in VIEW_SIDES[1:]] + [1.0]
-    return sum(
-        (end - start) * seconds(view_side(plan.image_size, start))
-        for (start, _), end in zip(VIEW_SIDES, ends, strict=True)
-    )
+    return mean_seconds(plan.image_size, seconds)
 
 
 # ---- Then with labels, then with everything. ----
@@ -159,30 +157,34 @@ def _members(
     plan: Plan,
     start: Network,
     graph: Beliefs,
-    supervised: float,
+    lesson: Callable[[int], float],
     *,
     clock: Clock,
     stage: Stage,
     watch: Watch,
 ) -> tuple[list[Member], dict[str, Any]]:
-    """The trained members, and what was chosen and why. supervised: seconds of a step with labels only."""
+    """The trained members, and what was chosen and why. lesson: seconds of a step with labels only."""
     consistency = clock.measured(lambda: _consistent_seconds(pool, plan))
-    asking = prediction_seconds(pool, plan, supervised)
+    asking = prediction_seconds(pool, plan, lesson(WHOLE))
 
-    def train_on(part: int, net: Network, loss: Loss, steps: int, rate: float, *, name: str, title: str) -> Member:
+    def train_on(
+        part: int, net: Network, loss: Loss, share: float, seconds: StepSeconds, rate: float, *, name: str, title: str
+    ) -> Member:
+        steps = clock.steps(share, seconds)
         own = replace(watch, progress=stage(title.format(part + 1, plan.members), steps))
-        return trained_member(pool, plan, part, net, loss, steps, plan.recipe(rate), name=name, watch=own)
+        with clock.paced(steps, seconds):
+            return trained_member(pool, plan, part, net, loss, steps, plan.recipe(rate), name=name, watch=own)
 
     def taught_labels(part: int, name: str, share: float, title: str) -> Member:
         net = copied(start)
         reset_head(net, generator_of(plan.seed, "head", part))
         loss = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
-        return train_on(part, net, loss, clock.steps(share, supervised), TEACHING_RATE, name=name, title=title)
+        return train_on(part, net, loss, share, lesson, TEACHING_RATE, name=name, title=title)
 
     def taught_everything(part: int, before: Member, beliefs: Beliefs) -> Member:
         net, loss = copied(before.network), _from_everything(pool, plan, part, beliefs, "accurate", part)
-        steps = clock.steps(1 / (plan.members - part), consistency)
-        return train_on(part, net, loss, steps, LEARNING_RATE, name="accurate", title=NETWORK_STAGE)
+        share = 1 / (plan.members - part)
+        return train_on(part, net, loss, share, consistency, LEARNING_RATE, name="accurate", title=NETWORK_STAGE)
 
     clock.reserve += asking
     each = TEACHING_SHARE / plan.members
@@ -201,6 +203,8 @@ def _members(
         "cv_log_loss_of_beliefs": beliefs.losses,
         **_compared(pool, plan, taught[0], first),
     }
+    if watch.stopped():
+        return [_further(first, taught[0]), *map(_not_yet, taught[1:])], choice
     members = [first] if choice["unlabeled_images_used"] else []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
@@ -208,12 +212,20 @@ def _members(
             members.append(taught_everything(part, taught[part], beliefs))
         else:
             members.append(taught_labels(part, "longer", 1 / (plan.members - part), NETWORK_STAGE))
-    return members or [_not_yet(taught[0])], choice
+    if watch.stopped():
+        members = [_further(member, before) for member, before in zip(members, taught, strict=False)]
+        return [*members, *map(_not_yet, taught[len(members) :])], choice
+    return members, choice
 
 
 def _not_yet(member: Member) -> Member:
     """A member that is not finished, whatever it has learned."""
     return replace(member, trained=min(member.trained, _NOT_YET))
+
+
+def _further(member: Member, before: Member) -> Member:
+    """Of a member that was stopped the one before this lesson, unless it had come far."""
+    return member if member.trained >= USABLE_FROM else _not_yet(before)
 
 
 def _said(pool: Pool, plan: Plan, member: Member) -> Tensor:
@@ -244,21 +256,25 @@ def _batches(pool: Pool, plan: Plan) -> tuple[int, int]:
 
 
 def _consistent_seconds(pool: Pool, plan: Plan) -> float:
-    """What a step of `_from_everything` takes here: the student's images, and the teacher's look at the unlabeled
-    ones."""
+    """What a step of `_from_everything` takes here on the mean: the student's images, and the teacher's look at the
+    unlabeled ones."""
     labeled, unlabeled = _batches(pool, plan)
     rows = torch.arange(labeled + unlabeled) % len(pool)
     images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
     policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
-    net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
-    teacher = copy.deepcopy(net).eval()
 
-    def loss(net: nn.Module) -> Tensor:
-        with torch.no_grad():
-            teacher(altered(images[labeled:], WEAK, chance))
-        return cross_entropy(net(altered(images, policy, chance)), targets, pool.multi_label).mean()
+    def seconds(side: int) -> float:
+        net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
+        teacher = copy.deepcopy(net).eval()
 
-    return step_seconds(net, loss, bfloat16=plan.bfloat16)
+        def loss(net: nn.Module) -> Tensor:
+            with torch.no_grad():
+                teacher(altered(images[labeled:], WEAK, chance, side=side))
+            return cross_entropy(net(altered(images, policy, chance, side=side)), targets, pool.multi_label).mean()
+
+        return step_seconds(net, loss, bfloat16=plan.bfloat16)
+
+    return mean_seconds(plan.image_size, seconds, AGREEMENT_SIDES)
 
 
 def _compared(pool: Pool, plan: Plan, before: Member, after: Member) -> dict[str, Any]:

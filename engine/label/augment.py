@@ -9,8 +9,8 @@ crops of SimCLR: Chen et al. 2020; Cutout: DeVries and Taylor 2017). Knows nothi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -53,10 +53,31 @@ WEAK: Final = Policy(shift=0.06, scale=(0.9, 1.0))
 STRONG: Final = Policy(
     turn=15, scale=(0.7, 1.1), stretch=0.2, shear=0.15, shift=0.1, light=0.4, contrast=0.4, color=0.5, hue=15, cut=0.5
 )
+#: For learning from labels that are seen a few times only: what is hardly known yet need not be made strange.
+LIGHT: Final = Policy(scale=(0.85, 1.1), stretch=0.1, shift=0.1, light=0.1, contrast=0.1, color=0.2, hue=4, cut=0.3)
+#: Times that an image is seen: up to the first LIGHT, from the second on STRONG. (cifar10, equal time, one network: 25
+#: times, 4,000 labels, 77.6 % with LIGHT, 76.6 in the middle, 74.2 with STRONG; 115 times, 1,000 labels, 65.4 with
+#: STRONG, 64.1 in the middle.)
+_SEEN: Final = (25, 100)
 #: For two views of one image that shall lie near each other.
 VIEWS: Final = Policy(
     turn=10, scale=(0.45, 1.0), stretch=0.25, shift=0.1, light=0.4, contrast=0.4, color=0.6, hue=30, grey=0.2
 )
+
+
+def policy_for(epochs: float) -> Policy:
+    """How strongly images are altered that are seen so often."""
+    few, many = _SEEN
+    share = min(1.0, max(0.0, math.log(max(epochs, 1) / few) / math.log(many / few)))
+    light, strong = asdict(LIGHT), asdict(STRONG)
+
+    def between(name: str) -> Any:
+        ends = light[name], strong[name]
+        if isinstance(ends[0], tuple):
+            return tuple(a + share * (b - a) for a, b in zip(*ends, strict=True))
+        return ends[0] if isinstance(ends[0], bool) else ends[0] + share * (ends[1] - ends[0])
+
+    return Policy(**{name: between(name) for name in light})
 
 
 def altered(images: Tensor, policy: Policy, generator: torch.Generator, *, side: int | None = None) -> Tensor:
@@ -64,10 +85,11 @@ def altered(images: Tensor, policy: Policy, generator: torch.Generator, *, side:
     CPU."""
     b = len(images)
     draws = torch.rand(b, 20, generator=generator).to(images.device)  # every number that an image may need
-    x = images.float().div_(255)
-    x = _moved(x, policy, draws[:, :8], side or x.shape[-1])
-    x = colored(x, policy, draws[:, 8:14])
-    return _cut(x, policy, draws[:, 14:18]).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, enabled=False):  # bfloat16 would move pixels by a tenth of their width
+        x = images.float().div_(255)
+        x = _moved(x, policy, draws[:, :8], side or x.shape[-1])
+        x = colored(x, policy, draws[:, 8:14])
+        return _cut(x, policy, draws[:, 14:18]).contiguous(memory_format=torch.channels_last)
 
 
 def plain(images: Tensor) -> Tensor:

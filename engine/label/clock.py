@@ -7,17 +7,22 @@ decided is written to a file, so that a run that goes on later decides the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import orjson
 
 from engine.files import write_bytes
 
+#: Seconds of a step, on the mean of all steps of a training; or, by their number, of so many.
+StepSeconds: TypeAlias = float | Callable[[int], float]
+
 #: Steps that a training takes at least, however short the time.
 LEAST_STEPS: Final = 8
+_MOST_STEPS: Final = 2**40
 
 
 @dataclass(slots=True)
@@ -27,7 +32,8 @@ class Clock:
     seconds: of the whole task, from `began` (a time of `now`) on. reserve: of them, for what comes after the last
     training. given: steps to take instead, the last of them again and again; none: time decides. file: where what was
     decided is kept for a run that goes on; None: nowhere. spent: seconds that earlier runs of the task have taken.
-    decided: steps of each training so far.
+    decided: steps of each training so far. pace: how many times as long as it was measured a step really takes, of the
+    last training: a machine may have more to do than it had, and a step more than what was measured of it.
     """
 
     seconds: float
@@ -37,6 +43,7 @@ class Clock:
     reserve: float = 0.0
     spent: float = 0.0
     decided: list[int] = field(default_factory=list)
+    pace: float = 1.0
     now: Callable[[], float] = time.perf_counter
     _known: list[int] = field(default_factory=list)
 
@@ -55,7 +62,7 @@ class Clock:
         it."""
         return 0.0 if self.given else measure()
 
-    def steps(self, share: float, step_seconds: float) -> int:
+    def steps(self, share: float, step_seconds: StepSeconds) -> int:
         """How many steps the training takes that begins now. share: of the time that is left, in (0, 1]."""
         at = len(self.decided)
         if self.given:
@@ -63,10 +70,20 @@ class Clock:
         elif at < len(self._known):
             chosen = self._known[at]
         else:
-            chosen = max(LEAST_STEPS, int(self.left * share / step_seconds))
+            chosen = max(LEAST_STEPS, _most_steps(self.left * share / self.pace, step_seconds))
         self.decided.append(chosen)
         self.keep()
         return chosen
+
+    @contextmanager
+    def paced(self, steps: int, step_seconds: StepSeconds) -> Iterator[None]:
+        """Around a training of so many steps that were thought to take so long: the next ones are planned by what it
+        took."""
+        began = self.now()
+        yield
+        expected = _all_seconds(steps, step_seconds)
+        if expected > 0:
+            self.pace = max(1.0, (self.now() - began) / expected)
 
     def keep(self) -> None:
         """Write down what was decided, and the time taken."""
@@ -74,3 +91,21 @@ class Clock:
             known = [*self.decided, *self._known[len(self.decided) :]]
             spent = self.spent + self.now() - self.began
             write_bytes(self.file, orjson.dumps({"steps": known, "spent": spent}))
+
+
+def _all_seconds(steps: int, step_seconds: StepSeconds) -> float:
+    return steps * (step_seconds(steps) if callable(step_seconds) else step_seconds)
+
+
+def _most_steps(seconds: float, step_seconds: StepSeconds) -> int:
+    """How many steps take no longer than that; more steps take longer."""
+    if not callable(step_seconds):
+        return int(seconds / step_seconds)
+    most = 1
+    while _all_seconds(most, step_seconds) <= seconds and most < _MOST_STEPS:
+        most *= 2
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _all_seconds(middle, step_seconds) <= seconds else (low, middle)
+    return low

@@ -7,15 +7,17 @@ here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.label.augment import STRONG, altered
 from engine.label.clock import Clock
 from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
-from engine.label.losses import Loss, Told, cross_entropy, supervised
+from engine.label.losses import Loss, Told, cross_entropy, lesson_sides, mean_seconds, supervised, view_side
 from engine.label.opinions import Verdict, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
@@ -25,6 +27,8 @@ from engine.label.training import Watch, generator_of, step_seconds
 FOLDS: Final = 5
 MEMBERS: Final = 3
 LEARNING_RATE: Final = 0.24
+#: So many steps that all images are whole.
+WHOLE: Final = 10**9
 
 
 def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:
@@ -33,8 +37,8 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
     head = fit_head(pool, settings.encoder)
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
     advance(len(pool.labeled))
-    seconds = clock.measured(lambda: supervised_seconds(pool, plan))
-    clock.reserve += prediction_seconds(pool, plan, seconds, looks=plan.looks)
+    seconds = lesson_seconds(pool, plan, clock)
+    clock.reserve += prediction_seconds(pool, plan, seconds(WHOLE), looks=plan.looks)
     clock.reserve += len(pool) * clock.measured(lambda: head_seconds(pool, head))
     members: list[Member] = []
     while len(members) < plan.members and not watch.stopped():
@@ -42,31 +46,35 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
         steps = clock.steps(1 / (plan.members - part), seconds)
         losses = from_labels(pool, seen_by(pool, plan, part), plan, "fast", part)
         net = new_network(pool, seen_by(pool, plan, part), plan.spec, plan.seed, part)
-        began = clock.now()
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
-        members.append(
-            trained_member(pool, plan, part, net, losses, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
-        )
-        seconds = max(seconds, (clock.now() - began) / steps)  # of a machine that has more to do than it had
+        with clock.paced(steps, seconds):
+            members.append(
+                trained_member(pool, plan, part, net, losses, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
+            )
     return verdict_of(pool, plan, head, members)
 
 
 def from_labels(pool: Pool, rows: Tensor, plan: Plan, *names: object) -> Loss:
     """The loss on the labeled images at these positions."""
     told = Told(rows, pool.told[rows])
-    policy = STRONG.flipped(plan.flips)
     pixels = pool.sized(plan.image_size)
-    return supervised(pixels, told, policy, plan.batch, plan.seed, *names, multi_label=pool.multi_label)
+    return supervised(pixels, told, plan.flips, plan.batch, plan.seed, *names, multi_label=pool.multi_label)
 
 
-def supervised_seconds(pool: Pool, plan: Plan) -> float:
-    """What a step of `from_labels` takes here, measured on a network that is not used again."""
+def lesson_seconds(pool: Pool, plan: Plan, clock: Clock) -> Callable[[int], float]:
+    """What a step of `from_labels` takes here, on the mean of so many, measured on networks that are not used again."""
     rows = pool.labeled[: plan.batch].repeat(plan.batch)[: plan.batch]
     images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
     policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
-    net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
-    return step_seconds(
-        net,
-        lambda net: cross_entropy(net(altered(images, policy, chance)), targets, pool.multi_label).mean(),
-        bfloat16=plan.bfloat16,
-    )
+
+    def seconds(side: int) -> float:
+        def loss(net: nn.Module) -> Tensor:
+            return cross_entropy(net(altered(images, policy, chance, side=side)), targets, pool.multi_label).mean()
+
+        net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
+        return step_seconds(net, loss, bfloat16=plan.bfloat16)
+
+    sides = {view_side(plan.image_size, start, lesson_sides(1)) for start, _ in lesson_sides(1)}
+    measured = {side: clock.measured(partial(seconds, side)) for side in sorted(sides)}
+    seen = len(pool.labeled) * (1 - 1 / (int(plan.fold.max()) + 1))
+    return lambda steps: mean_seconds(plan.image_size, measured.__getitem__, lesson_sides(steps * plan.batch / seen))

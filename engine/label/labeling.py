@@ -32,7 +32,7 @@ from engine.label import fast as fast_learning
 from engine.label.accurate import accurate
 from engine.label.clock import Clock
 from engine.label.fast import fast
-from engine.label.opinions import Verdict
+from engine.label.opinions import Unfinished, Verdict
 from engine.label.plan import Settings, Stage, batch_for, bfloat16_for
 from engine.label.pool import Pool, pixels_of
 from engine.label.results import Labeling
@@ -40,7 +40,7 @@ from engine.label.targets import LEAST_PER_CLASS, Targets, check_rules, human_la
 from engine.label.training import Watch
 from engine.samples import Sample
 from engine.sources import Sources
-from engine.survey import survey
+from engine.survey import survey, torch_threads
 
 #: Sides of the square images that networks see, in pixels: the smallest that is not below what the labeled images have.
 _SIDES: Final = (16, 32, 64)
@@ -82,22 +82,22 @@ def auto_label(
 
     algorithm_type: `fast` learns from labeled images only, `accurate` from all. minutes: for everything; None chooses
     by the number of images and the device. steps: of each training in its order instead, the last one again and again;
-    with the same seed, machine and precision they repeat a result exactly, whatever the time. epochs: times that a
-    network sees every labeled image, another way to say steps. min_per_class: images that each label needs.
-    least_unlabeled: images that must be left to label; 0: a set that people labeled whole will do, for what is said of
-    it out of fold. encoder: what the closed-form head sees, histograms of gradients by default. image_size: side that
-    networks see, in pixels. networks: how many are trained. precision: auto times bfloat16 against float32. folder:
-    keeps checkpoints and what the pass over the images has found, for a call that goes on; None: a temporary one.
-    reserve: seconds of `minutes` that the caller needs afterwards, beside `looks` at every image by one network. stage:
-    called with the name and the total of each stage, gives what to call with the number done. note: told at once what a
-    person should know.
+    with the same seed, machine and precision they repeat a result exactly, whatever the time. epochs: another way to
+    say steps: in each training as many as a network needs to see every labeled image so often. min_per_class: images
+    that each label needs. least_unlabeled: images that must be left to label; 0: a set that people labeled whole will
+    do, for what is said of it out of fold. encoder: what the closed-form head sees, histograms of gradients by default.
+    image_size: side that networks see, in pixels. networks: how many are trained. precision: auto times bfloat16
+    against float32. folder: keeps checkpoints and what the pass over the images has found, for a call that goes on;
+    None: a temporary one. reserve: seconds of `minutes` that the caller needs afterwards, beside `looks` at every image
+    by one network. stage: called with the name and the total of each stage, gives what to call with the number done.
+    note: told at once what a person should know.
 
     Raises InputError when the rules of the specification are not kept (at least two labels, each on five images,
     something unlabeled), UsageError for an option out of range; once `stopped()` says so, Stopped while images are read
     and Unfinished, with the best so far, from then on.
     """
     began = time.perf_counter()
-    _check_options(algorithm_type, minutes, precision)
+    _check_options(algorithm_type, minutes, precision, steps, epochs)
     targets = targets_of(samples)
     device = device or torch.device("cpu")
     encoder = encoder or Gradients()
@@ -106,7 +106,7 @@ def auto_label(
     rules(targets, _unlabeled_images(samples, targets))
     side = image_size or _side_for(samples, sources, targets, device)
 
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, torch_threads(threads):
         folder = folder or Path(temporary)
         found = survey(
             samples,
@@ -139,17 +139,20 @@ def auto_label(
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
         settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, looks=looks)
         settings = replace(settings, bfloat16=_in_bfloat16(precision, pool, settings, work / "precision"))
-        if epochs and not steps:
+        if epochs:
             clock.given = (math.ceil(epochs * len(pool.labeled) / batch_for(len(pool.labeled), settings)),)
         note(_plan_in_words(algorithm_type, minutes, clock.given, pool))
         learn = fast if algorithm_type == "fast" else accurate
         try:
-            watch = Watch(stopped=stopped, folder=work)
+            watch = Watch(stopped=stopped, folder=work, saved=clock.keep)
             verdict = learn(pool, settings, clock=clock, stage=unbroken(stage), watch=watch)
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
         probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
-        probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
+        try:
+            probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
+        except Stopped as error:  # the model is there, and is not to be lost
+            raise Unfinished(str(error), verdict) from None
         judges = np.full(len(samples), -1, np.int64)
         judges[readable[pool.labeled.numpy()]] = verdict.judge.numpy()
     choices = {
@@ -224,13 +227,22 @@ def _asked(pool: Pool, verdict: Verdict, advance: Callable[[int], None]) -> npt.
     return found
 
 
-def _check_options(algorithm_type: str, minutes: float | None, precision: str) -> None:
+def _check_options(
+    algorithm_type: str, minutes: float | None, precision: str, steps: Sequence[int], epochs: int | None
+) -> None:
     if algorithm_type not in ALGORITHM_TYPES:
         raise UsageError(f"algorithm_type: must be {' or '.join(ALGORITHM_TYPES)}, got {algorithm_type!r}")
-    if minutes is not None and not minutes > 0:
+    if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"minutes: must be above 0, got {minutes!r}")
     if precision not in PRECISIONS:
         raise UsageError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    check_lengths(steps, epochs)
+
+
+def check_lengths(steps: Sequence[int], epochs: int | None) -> None:
+    """Raises UsageError where both say how long training is."""
+    if steps and epochs:
+        raise UsageError("epochs: cannot be given beside steps, which say already how long training is")
 
 
 def _unlabeled_images(samples: Sequence[Sample], targets: Targets) -> int:

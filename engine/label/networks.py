@@ -129,8 +129,9 @@ def copied(net: Network) -> Network:
 
 def reset_head(net: Network, generator: torch.Generator) -> None:
     """Begin the last layer anew: small, so that the first predictions are even."""
+    first = torch.empty(net.head.weight.shape).normal_(0, 0.1 / math.sqrt(net.spec.dim), generator=generator)
     with torch.no_grad():
-        net.head.weight.normal_(0, 0.1 / math.sqrt(net.spec.dim), generator=generator)
+        net.head.weight.copy_(first)  # from the CPU, where chance is drawn, to wherever the network lies
         net.head.bias.zero_()
 
 

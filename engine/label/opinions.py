@@ -17,12 +17,13 @@ from torch import Tensor
 from engine.embeddings import Encoder
 from engine.errors import Stopped
 from engine.evaluation import expected_calibration_error, reliability
-from engine.label.calibration import mean_log_loss, mix, temperature_of
+from engine.label.calibration import Mixture, folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import Classifier, Committee, LinearHead, probabilities_of, resized
 from engine.label.crossfit import CrossFit, Member, gathered
 from engine.label.heads import fit_ridge
 from engine.label.plan import Plan
 from engine.label.pool import Pool
+from engine.label.training import generator_of
 
 #: 90 % of a normal distribution lie within so many standard deviations.
 _NINETY: Final = 1.645
@@ -78,13 +79,15 @@ class Unfinished(Stopped):
         self.verdict = verdict
 
 
+#: Parts of the labels for what is reported.
+_REPORTED_FOLDS: Final = 5
 #: A network that was stopped counts from this share of its steps on.
-_USABLE_FROM: Final = 0.3
+USABLE_FROM: Final = 0.3
 
 
 def verdict_of(pool: Pool, plan: Plan, head: HeadFit, members: Sequence[Member]) -> Verdict:
     """The verdict of all members together. Raises Unfinished, with that of the usable ones, when some are missing."""
-    usable = [member for member in members if member.trained >= _USABLE_FROM]
+    usable = [member for member in members if member.trained >= USABLE_FROM]
     crew = gathered(pool, plan, usable)
     verdict = judged_together(pool, crew, head, plan) if usable else _head_alone(pool, head, plan)
     if len(members) == plan.members and all(member.trained == 1 for member in members):
@@ -105,12 +108,12 @@ def judged_together(pool: Pool, crew: CrossFit, head: HeadFit, plan: Plan) -> Ve
     multi_label = pool.multi_label
     seen = crew.judge >= 0
     truth = pool.told[pool.labeled] > 0
-    temperature = temperature_of(crew.logits[seen], truth[seen], multi_label=multi_label)
-    of_crew, of_head = crew.logits / temperature, head.logits / head.head.temperature
-    mixture = mix(of_crew[seen], of_head[seen], truth[seen], multi_label=multi_label)
-    by_crew, by_head = (probabilities_of(logits, 1.0, multi_label) for logits in (of_crew, of_head))
-    mixed = mixture.share * of_crew + (1 - mixture.share) * of_head
-    together = probabilities_of(mixed, mixture.temperature, multi_label)
+    of_head = head.logits / head.head.temperature
+    weighing = _weighed(crew.logits[seen], of_head[seen], truth[seen], multi_label)
+    temperature, mixture = weighing.temperature, weighing.mixture
+    by_crew, by_head = (probabilities_of(logits, 1.0, multi_label) for logits in (crew.logits / temperature, of_head))
+    together = weighing.together(crew.logits, of_head)
+    reported = _unseen(crew.logits[seen], of_head[seen], truth[seen], multi_label, plan.seed)
     committee = Committee(crew.networks, temperature * mixture.temperature, plan.flips, plan.bfloat16)
     linear = replace(head.head, temperature=head.head.temperature * mixture.temperature)
     classifier = Classifier(pool.labels, multi_label, pool.side, committee, linear, mixture.share)
@@ -122,11 +125,44 @@ def judged_together(pool: Pool, crew: CrossFit, head: HeadFit, plan: Plan) -> Ve
         "cv_log_loss": {
             "networks": round(mean_log_loss(by_crew[seen], truth[seen], multi_label=multi_label), 4),
             "head": round(mean_log_loss(by_head[seen], truth[seen], multi_label=multi_label), 4),
-            "together": round(mean_log_loss(together[seen], truth[seen], multi_label=multi_label), 4),
+            "together": round(mean_log_loss(reported, truth[seen], multi_label=multi_label), 4),
         },
-        **held_out_scores(together[seen], truth[seen], multi_label=multi_label),
+        **held_out_scores(reported, truth[seen], multi_label=multi_label),
     }
     return Verdict(classifier, torch.where(seen[:, None], together, torch.nan), crew.judge, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighing:
+    """How the committee and the head are mixed. temperature: of the committee's logits, before."""
+
+    temperature: float
+    mixture: Mixture
+    multi_label: bool
+
+    def together(self, of_crew: Tensor, of_head: Tensor) -> Tensor:
+        """Logits of the committee and of the head, with its temperature, (r, k) each -> probabilities (r, k)."""
+        share = self.mixture.share
+        mixed = share * of_crew / self.temperature + (1 - share) * of_head
+        return probabilities_of(mixed, self.mixture.temperature, self.multi_label)
+
+
+def _weighed(of_crew: Tensor, of_head: Tensor, truth: Tensor, multi_label: bool) -> _Weighing:
+    temperature = temperature_of(of_crew, truth, multi_label=multi_label)
+    return _Weighing(temperature, mix(of_crew / temperature, of_head, truth, multi_label=multi_label), multi_label)
+
+
+def _unseen(of_crew: Tensor, of_head: Tensor, truth: Tensor, multi_label: bool, seed: int) -> Tensor:
+    """(h, k): as `_Weighing.together`, but what weighs the opinions on a label has not seen it: what is reported of the
+    probabilities is not made of the numbers that were chosen for them."""
+    folds = folds_of(truth, min(_REPORTED_FOLDS, len(truth)), generator_of(seed, "reported"))
+    found = torch.zeros(truth.shape)
+    for fold in range(_REPORTED_FOLDS):
+        others, mine = folds != fold, folds == fold
+        if bool(others.any()):
+            weighing = _weighed(of_crew[others], of_head[others], truth[others], multi_label)
+            found[mine] = weighing.together(of_crew[mine], of_head[mine]).float()
+    return found
 
 
 def held_out_scores(probabilities: Tensor, truth: Tensor, *, multi_label: bool) -> dict[str, Any]:

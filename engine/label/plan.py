@@ -86,6 +86,7 @@ def plan_for(pool: Pool, settings: Settings, *, folds: int, members: int) -> Pla
     rows = pool.labeled
     members = settings.members or members
     fold = folds_of(pool.told[rows] > 0, max(2, folds, members), generator_of(settings.seed, "folds"))
+    members = min(members, int(fold.max()) + 1)  # each misses a part of the labels
     flips, kept = allowed_flips(pool, settings.encoder, fold)
     spec, batch = spec_for(pool, settings), batch_for(len(rows), settings)
     found = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,8 +14,9 @@ from engine.label.classifier import resized
 from engine.label.losses import Pixels
 from engine.survey import Thumbnails
 
-#: Bytes of images that are kept on a GPU at most; more are sent there batch by batch.
-_ON_DEVICE: Final = 8 * 2**30
+#: Of the free memory of a GPU, the part that images may take; more are sent there batch by batch.
+_ON_DEVICE: Final = 1 / 3
+_BLOCK: Final = 4096
 _BATCH: Final = 512
 
 
@@ -61,14 +62,17 @@ def pixels_of(thumbnails: Thumbnails, device: torch.device) -> Pixels:
     """The pixels of positions in `thumbnails.index`: read when asked for, or kept on a GPU that has the room."""
 
     def read(rows: Tensor) -> Tensor:
-        return thumbnails.rows(rows.numpy()).to(device)
+        return thumbnails.rows(rows.numpy())
 
-    if device.type == "cpu" or 3 * thumbnails.side**2 * len(thumbnails) > _ON_DEVICE:
-        return read
-    kept = torch.cat(
-        [
-            read(torch.from_numpy(np.arange(at, min(at + 4096, len(thumbnails)))))
-            for at in range(0, len(thumbnails), 4096)
-        ]
-    )
+    return kept_near(read, (len(thumbnails), 3, thumbnails.side, thumbnails.side), device)
+
+
+def kept_near(read: Pixels, shape: tuple[int, int, int, int], device: torch.device) -> Pixels:
+    """Images uint8 of that shape (m, 3, H, W) on a device: read when asked for, or kept on a GPU that has the room.
+    read: gives those at some positions, on the CPU."""
+    if device.type == "cpu" or math.prod(shape) > _ON_DEVICE * torch.cuda.mem_get_info(device)[0]:
+        return lambda rows: read(rows).to(device)
+    kept = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
+    for part in torch.split(torch.arange(len(kept)), _BLOCK):
+        kept[part.to(device)] = read(part).to(device)
     return lambda rows: kept[rows.to(device)]

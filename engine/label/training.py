@@ -51,11 +51,12 @@ class Recipe:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """Who follows a training. progress: called with the number of steps done. stopped: whether to end now. folder:
-    where checkpoints are kept; None: nowhere."""
+    where checkpoints are kept; None: nowhere. saved: called after each checkpoint."""
 
     progress: Callable[[int], None] = lambda done: None
     stopped: Callable[[], bool] = lambda: False
     folder: Path | None = None
+    saved: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -96,9 +97,16 @@ class Training:
         self.optimizer.at(self._share() * 0.5**self.recoveries)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        if not self._has_finite_gradient():  # a step along it would leave nothing to go on from
+            self._recover(float("nan"))
+            return
         self.optimizer.step()
         self.step += 1
         self._follow()
+
+    def _has_finite_gradient(self) -> bool:
+        gradients = [each.grad for each in self.net.parameters() if each.grad is not None]
+        return bool(nn.utils.get_total_norm(gradients).isfinite()) if gradients else True
 
     def _share(self) -> float:
         """Of the peak rates, at this step."""
@@ -169,6 +177,7 @@ def train(
         watch.progress(training.step)
         if time.perf_counter() - saved > _EVERY:
             _save(training, path)
+            watch.saved()
             saved = time.perf_counter()
     _save(training, path)
     return training

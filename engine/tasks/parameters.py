@@ -70,7 +70,9 @@ class Parameters(BaseModel):
     )
     device: Annotated[str, AfterValidator(_device)] = _parameter("auto, cpu, cuda or cuda:N", "auto")
     encoder: Name | None = _parameter("torchvision backbone that sees the content; needs weights")
-    epochs: Count | None = _parameter("times that training sees every image")
+    epochs: Count | None = _parameter(
+        "times that a network sees every labeled image; accurate: so many steps in each training"
+    )
     image_size: Annotated[int, whole(8, 4096)] | None = _parameter("side that images are trained at, in pixels")
     label_type: Annotated[int, whole(0, 1)] | None = _parameter(
         "0: image classification, 1: object detection; left out: what people labeled most"
@@ -87,7 +89,8 @@ class Parameters(BaseModel):
     restarts: Annotated[int, whole(1, 100)] = _parameter("starts of the clustering; the best one counts", 10)
     seed: Annotated[int, whole(0, 2**32 - 1)] = _parameter("same seed, same result", 0)  # the range numpy takes
     steps: Steps | None = _parameter(
-        "training steps, as task.json has them; with its networks they repeat a run exactly, where minutes cannot"
+        "training steps, as task.json has them; with its networks and precision they repeat a run exactly, where "
+        "minutes cannot"
     )
     threads: Annotated[int, whole(1, 1024)] | None = _parameter("threads; left out: one a core")
     unseen: Truth = _parameter(
