@@ -19,7 +19,7 @@ The house, in the order of its imports (a room knows those above it, never those
     voc.py          PASCAL VOC XML <-> drawings
     coco.py         COCO instances JSON <-> drawings
     outfolder.py    a folder that only its own results are written to
-    folders.py      folders (tree, tile, voc, yolo, coco, images) -> samples
+    folders/        folders (tree, tile, voc, yolo, coco, images) -> samples
     exports.py      samples -> folders
     dataset.py      the one door to data sets: read_samples, write_dataset
     jpeg.py         the size of a plain JPEG, from its header

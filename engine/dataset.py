@@ -7,6 +7,7 @@ goes on. Images are never decoded here. A drawing that differs from the file it 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,18 +18,10 @@ from typing import Final, overload
 
 from engine.errors import Failure, ImageError, InputError, OutputError, UsageError
 from engine.exports import WRITERS, Tally, write_drawing
-from engine.folders import (
-    IMAGE_EXTENSIONS,
-    READERS,
-    VOC_FORMAT,
-    Listing,
-    detect,
-    drawings_of,
-    ending_of,
-    list_folder,
-    read_drawing,
-    with_size,
-)
+from engine.folders.formats import READERS, detect
+from engine.folders.listing import IMAGE_EXTENSIONS, Listing, ending_of, list_folder
+from engine.folders.sizes import drawings_of, with_size
+from engine.folders.voc_folder import VOC_FORMAT, read_drawing
 from engine.manifest import UNREAD_PROPERTY_KEY, read_manifest, write_manifest
 from engine.outfolder import OutFolder, safe_name
 from engine.samples import Label, Sample
@@ -57,7 +50,8 @@ class Dataset(Sequence[Sample]):
 
     sources: how a source becomes a path. format: one of FORMATS. failures: what could not be read (annotation
     files, folders). notes: what was found out, in words. name: of the folder, or of the manifest without extension.
-    guests: the last so many samples are another data set's, to learn from: no result is written of them.
+    guests: the last so many samples are another data set's, to learn from: no result is written of them. manifest: the
+    file that it was read from; None: a folder, or none.
     """
 
     samples: tuple[Sample, ...]
@@ -67,6 +61,7 @@ class Dataset(Sequence[Sample]):
     notes: tuple[str, ...] = ()
     name: str = "dataset"
     guests: int = 0
+    manifest: Path | None = None
 
     @property
     def own(self) -> int:
@@ -92,11 +87,25 @@ class Dataset(Sequence[Sample]):
 
     def files(self) -> Iterator[Path]:
         """Every file that the data set consists of and this machine may have."""
+        if self.manifest is not None:
+            yield self.manifest
         for sample in self.samples:
             for source in (sample.source, *(label.annotation_loc for label in sample.labels), sample.inference_loc):
                 with suppress(ImageError):  # a URI that is not mapped
                     if source:
                         yield self.sources.path(source)
+
+    def digest(self) -> str:
+        """64 hexadecimal digits of what it holds: sources, and what people said of them."""
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            said = [
+                (label.name, () if label.drawing is None else label.drawing.shapes)
+                for label in sample.labels
+                if label.by_human
+            ]
+            digest.update(repr((sample.source, said)).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
@@ -175,7 +184,7 @@ def _from_manifest(path: Path, prefixes: tuple[tuple[str, Path], ...], drawings:
     if not samples:
         raise InputError(f"{path}: must hold a sample a line, got no line")
     note = f"read as {_IN_WORDS[MANIFEST]}: {_contents(samples, 'samples')}"
-    return Dataset(tuple(samples), sources, MANIFEST, tuple(failures), (note,), path.stem)
+    return Dataset(tuple(samples), sources, MANIFEST, tuple(failures), (note,), path.stem, manifest=path)
 
 
 def _with_drawings(sample: Sample, sources: Sources) -> tuple[Sample, list[Failure]]:

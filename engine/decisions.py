@@ -19,10 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from engine.errors import ImageError, InputError, OutputError
-from engine.files import write_bytes
+from engine.files import as_json, write_bytes
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.sources import Sources
 
@@ -245,7 +243,7 @@ def write_decisions(path: Path, decisions: Mapping[str, Sequence[str]]) -> None:
         write_bytes(path, _as_csv([COLUMNS[:2], *rows]))
     else:
         records = ({"source": source, "labels": list(labels)} for source, labels in decisions.items())
-        write_bytes(path, b"".join(_as_json(record) for record in records))
+        write_bytes(path, b"".join(as_json(record, indent=False) for record in records))
 
 
 def write_labels(path: Path, samples: Iterable[Sample]) -> None:
@@ -278,13 +276,6 @@ def _as_csv(rows: Iterable[Sequence[str]]) -> bytes:
     for row in rows:  # a lone \r would not be quoted of itself
         (write_quoted if any("\r" in cell for cell in row) else write)(row)
     return text.getvalue().encode("utf-8", _SURROGATES)
-
-
-def _as_json(record: Mapping[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-    except orjson.JSONEncodeError:  # half a surrogate pair
-        return json.dumps(record).encode() + b"\n"
 
 
 # ---- Which samples are meant. ----

@@ -18,16 +18,10 @@ import orjson
 
 from engine.coco import COCO_KINDS, format_coco
 from engine.errors import Failure, ImageError, OutputError
-from engine.folders import (
-    IMAGE_EXTENSIONS,
-    LABELS_FILE,
-    YOLO_FOLDER,
-    drawings_of,
-    ending_of,
-    image_size,
-    known_size,
-    stem_of,
-)
+from engine.folders.classified import LABELS_FILE
+from engine.folders.listing import IMAGE_EXTENSIONS, ending_of, stem_of
+from engine.folders.sizes import drawings_of, image_size, known_size
+from engine.folders.yolo import YOLO_FOLDER
 from engine.outfolder import OutFolder, safe_name
 from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample
 from engine.sources import Sources

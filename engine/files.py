@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+import orjson
 
 from engine.errors import OutputError
 
@@ -42,6 +45,15 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all. Raises OutputError."""
     with atomic_writer(path) as file:
         file.write(content)
+
+
+def as_json(document: object, *, indent: bool = True) -> bytes:
+    """JSON of JSON values, a newline at its end; half a surrogate pair, which orjson refuses, comes out escaped."""
+    option = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0)
+    try:
+        return orjson.dumps(document, option=option)
+    except orjson.JSONEncodeError:
+        return json.dumps(document, indent=2 if indent else None).encode() + b"\n"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -282,7 +282,7 @@ def test_one_sample_under_two_names(out: Path, tmp_path: Path) -> None:
 
 def test_folders_that_hold_no_labels_to_confirm(out: Path, tmp_path: Path) -> None:
     (out / "task.json").write_text(json.dumps({"task_type": "auto-grouping", "status": 3}))
-    refused(out, InputError, "must be the folder of an auto-label or pre-label task, got 'auto-grouping'", all=True)
+    refused(out, InputError, "must be the folder of a task of auto-label, pre-label or hard, got 'auto-grou", all=True)
     (out / "task.json").write_text(json.dumps({"task_type": "auto-label", "status": 1, "message": "running"}))
     refused(out, InputError, "must be the folder of a finished task, got 'running'", all=True)
     (out / "task.json").write_text(json.dumps({"task_type": "pre-label", "status": 3}))

@@ -12,7 +12,7 @@ from PIL import Image
 from engine.dataset import FORMATS, TARGETS, Dataset, read_samples, write_dataset
 from engine.errors import EngineError, ImageError, InputError, ManifestError, OutputError, UsageError
 from engine.manifest import write_manifest
-from engine.outfolder import JOURNAL
+from engine.outfolder import JOURNAL, OutFolder
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, SIZE_KEY, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 
@@ -461,3 +461,23 @@ def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(EngineError, match="cannot be written: No space left on device"):
         write_dataset(data, tmp_path / "out", to=to, copy="copy")
+
+
+def test_the_manifest_that_is_read_is_one_of_the_files(tmp_path: Path) -> None:
+    """So that no task clears the labels that it reads."""
+    out = tmp_path / "out"
+    with OutFolder(out) as folder:
+        folder.write("result.manifest", b'{"source": "a.jpg"}\n')
+    dataset = read_samples(out)
+    assert dataset.manifest == out / "result.manifest" and out / "result.manifest" in list(dataset.files())
+    with pytest.raises(OutputError, match="is part of the data set being read"):
+        OutFolder(out, overwrite=True, inputs=dataset.files)
+    assert (out / "result.manifest").is_file()
+
+
+def test_a_digest_tells_what_people_said(tmp_path: Path) -> None:
+    def of(*labels: Label) -> str:
+        return Dataset((Sample("a.jpg", labels),), Sources(tmp_path)).digest()
+
+    plain, machine = of(), of(Label(0, "cat", annotated_by="modelarts/active-learning"))
+    assert plain == machine != of(Label(0, "cat")) != of(Label(0, "dog"))

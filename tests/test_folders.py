@@ -12,18 +12,13 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError, InputError
-from engine.folders import (
-    IMAGE_EXTENSIONS,
-    detect,
-    image_size,
-    list_folder,
-    read_coco,
-    read_images,
-    read_tile,
-    read_tree,
-    read_voc_folder,
-    read_yolo,
-)
+from engine.folders.classified import read_images, read_tile, read_tree
+from engine.folders.coco_folder import read_coco
+from engine.folders.formats import detect
+from engine.folders.listing import IMAGE_EXTENSIONS, list_folder
+from engine.folders.sizes import image_size
+from engine.folders.voc_folder import read_voc_folder
+from engine.folders.yolo import read_yolo
 from engine.samples import IMAGE_CLASSIFICATION, IMAGE_SEGMENTATION, OBJECT_DETECTION, SIZE_KEY, Sample
 
 XML = """<annotation>{head}<filename>1.jpg</filename><size><width>100</width><height>50</height><depth>3</depth></size>

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,9 +34,10 @@ from engine.hard.mining import Evidence, View, mined
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.predict_score import low_confidence, nothing_found
 from engine.hard.reasons import OPERATORS, REASONS, WEIGHTS
-from engine.hard.sequential import inconsistency, sequences_of
+from engine.hard.sequential import inconsistency, sequences_in, sequences_of
 from engine.hard.similarity import unlikeness
 from engine.label.training import generator_of
+from engine.samples import Sample
 
 
 def one_hot(*classes: int, k: int = 2) -> Tensor:
@@ -161,6 +163,40 @@ def test_frames_by_their_names() -> None:
     assert sequences_of(names) == [[1, 0, 3]]
     assert sequences_of(["p.jpg", "q.jpg"]) == [[0, 1]]  # the order of the samples is the only one
     assert sequences_of(["p.jpg", "q.jpg", "r.jpg"], {0: ("v", 2.0), 2: ("v", 1.0)}) == [[2, 0]]
+
+
+def test_frames_of_a_video_by_their_time() -> None:
+    def frame(name: str, video: str, time: object) -> Sample:
+        return Sample(name, property={"@modelarts:parent_source": video, "@modelarts:time_in_video": time})
+
+    samples = [frame("x9.jpg", "v", "2.5"), frame("y1.jpg", "v", 1), frame("z.jpg", "w", 0), Sample("k.jpg")]
+    assert sequences_in(samples) == [[1, 0]]
+    assert sequences_in([frame("p.jpg", "v", "soon"), Sample("q.jpg")]) == [[0, 1]]  # no time: the order there is
+
+
+def test_a_person_beside_a_machine_that_says_the_same_is_no_contradiction() -> None:
+    chance = generator_of("alike")
+    vectors = torch.randn(10, 8, generator=chance)[torch.arange(40) // 4] + 0.01 * torch.randn(40, 8, generator=chance)
+    told = torch.zeros(40, 2, dtype=torch.bool)
+    told[::2, 0] = True
+    given = torch.zeros(40, 2, dtype=torch.bool)
+    given[1::2, 0] = True
+    probabilities = torch.where(given.any(dim=1, keepdim=True), torch.tensor([0.97, 0.03]), torch.nan)
+    nobody = torch.zeros(40, dtype=torch.bool)
+    views = (View(vectors, told[:, 0].nonzero()[:, 0]),)
+    found = mined(Evidence(probabilities, given, told, nobody, False, views, sequences=[list(range(40))])).scores[4]
+    assert float(found[1::2].max()) < 0.05
+
+
+def test_a_label_that_goes_from_one_frame_to_the_next_counts_whole() -> None:
+    """Of several labels each is a question of its own."""
+    vectors = torch.randn(50, 8, generator=generator_of("frames"))
+    vectors[:12] = 1
+    said = torch.ones(50, 3)
+    said[5, 2] = 0
+    runs = [list(range(12))]
+    several = inconsistency(vectors, said, runs, multi_label=True, generator=generator_of("pairs"))
+    assert float(several[5]) > 0.9 and float(several[5]) == float(several.max())
 
 
 def test_the_odd_frame_out_is_the_most_inconsistent() -> None:
@@ -329,6 +365,25 @@ def test_many_errors_out_of_fold_say_more_than_confidences() -> None:
     assert gaps[1] < gaps[0] and gaps[1] < 0.1
 
 
+def test_a_model_that_is_always_sure_is_believed_as_often_as_it_was_right() -> None:
+    """One-hot probabilities say that nothing is wrong; the labeled samples say that a quarter is."""
+    gaps = []
+    for seed in range(5):
+        known, wrong = simulated(1200, 150, seed=seed, errors=0.25)
+        sure = replace(known, probabilities=known.given.float())
+        gaps.append(hard_examples(sure).coefficients[150:].mean() - wrong[150:].mean())
+    assert abs(np.mean(gaps)) < 0.08
+
+
+def test_the_answer_says_what_a_review_leaves() -> None:
+    found = hard_examples(evidence(400, 200))
+    marks = found.choices["wrong_after_review"]
+    assert [mark["reviewed"] for mark in marks] == [0, 10, 20, 40, 100]
+    assert all(mark["interval"][0] <= mark["expected"] <= mark["interval"][1] for mark in marks)
+    assert marks[0]["expected"] == pytest.approx(found.left[0].expected / 200, abs=1e-5)
+    assert set(found.choices["reviews_until_right"]) == {"0.98", "0.995"}
+
+
 def test_an_interval_of_what_is_left_covers_the_truth() -> None:
     covered = []
     for seed in range(40):
@@ -401,6 +456,20 @@ def test_of_several_labels_each_is_judged_by_itself() -> None:
     assert found.coefficients[25] >= wrong - 1e-6
 
 
+def test_of_several_labels_the_coefficient_of_each_is_a_probability() -> None:
+    """Confidences that are as often right as they say; a sample has three labels, each with its own."""
+    chance = generator_of("several probabilities")
+    p = 0.5 + 0.5 * torch.rand(900, 3, generator=chance)
+    truth = torch.rand(900, 3, generator=chance) < p
+    truth[:, 0] |= ~truth.any(dim=1)
+    judged = torch.arange(900) < 450
+    told = truth & judged[:, None]
+    found = hard_examples(Evidence(p, torch.ones_like(truth), told, judged, True))
+    rest = found.labels.rows >= 450
+    wrong = ~truth.numpy()[found.labels.rows, found.labels.columns][rest]
+    assert abs(found.labels.coefficients[rest].mean() - wrong.mean()) < 0.04
+
+
 def test_a_label_of_a_set_of_one_label_is_as_hard_as_its_sample() -> None:
     found = hard_examples(evidence())
     assert found.labels.rows.tolist() == list(range(200))
@@ -465,6 +534,17 @@ def test_scores_are_scaled_by_the_labeled_samples() -> None:
     scale = scale_of({1: score}, torch.arange(101) < 101)
     assert (scale.typical[1], scale.far[1]) == pytest.approx((0.5, 0.99))
     assert scale.of(1, torch.tensor([0.2, 0.5, 0.99, 1.0, 9.0])).tolist() == pytest.approx([0, 0, 1, 0.5 / 0.49, 3])
+
+
+def test_a_difference_that_nobody_notices_is_no_reason() -> None:
+    scores = {5: torch.cat([torch.zeros(100), torch.tensor([0.4])])}
+    scale = scale_of(scores, torch.arange(101) < 100)
+    assert scale.far[5] == pytest.approx(0.9)
+
+
+def test_predictions_that_are_all_bad_are_hard() -> None:
+    scores = {1: torch.full((6,), 0.9)}
+    assert float(scale_of(scores, torch.zeros(6, dtype=torch.bool)).of(1, scores[1]).min()) >= 1
 
 
 def test_operators_of_a_miner_are_weighted() -> None:

@@ -16,13 +16,14 @@ import engine
 from engine.cli import main
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, UsageError
+from engine.hard.asking import Said
 from engine.hard.boxes import boxes_of
 from engine.hard.config import HardConfig
 from engine.hard.marks import marked, marked_boxes
 from engine.hard.mining import Evidence
 from engine.hard.planted import label_errors, planted, share_wrong
 from engine.hard.questions import has_automatic_boxes, questions_of
-from engine.hard.search import Said, find_hard_examples, search
+from engine.hard.search import find_hard_examples, search
 from engine.label.training import generator_of
 from engine.manifest import write_manifest
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
@@ -456,6 +457,32 @@ def test_the_command(predicted: Dataset, tmp_path: Path, capsys: pytest.CaptureF
     assert "data-why=" in page and "data-line=" in page and "nearer" not in page
 
 
+def test_what_the_page_advises_works(predicted: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = predicted.sources.root / "predicted.manifest"
+    write_manifest(data, predicted.samples)
+    out = tmp_path / "out"
+    assert main(["hard", str(data), "--out", str(out)]) == 0
+    assert "confirm OUT --labels decisions.jsonl" in (out / "report.html").read_text()
+    source = read_samples(out)[31].source
+    (tmp_path / "decisions.jsonl").write_text(json.dumps({"source": source, "labels": ["ring"]}) + "\n")
+    assert main(["confirm", str(out), "--labels", str(tmp_path / "decisions.jsonl"), "--by", "anna"]) == 0
+    assert [(label.name, label.annotated_by) for label in read_samples(out)[31].labels] == [("ring", "human/anna")]
+
+
+def test_what_is_not_looked_at_is_said(predicted: Dataset) -> None:
+    said: list[str] = []
+    box = drawn([("cell", (1.0, 1.0, 9.0, 9.0))], machine=True)
+    search(predicted.with_samples([*predicted, Sample("box.png", (box,))]), note=said.append)
+    assert said == ["labels of images were looked at: 1 samples have only automatic boxes, which were not"]
+
+
+def test_a_box_beyond_all_numbers_is_cut_at_its_image(plate: Dataset) -> None:
+    far = drawn([("cell", (1.0, 1.0, 1e39, 1e39))], machine=True)
+    samples = [*plate.samples[:-1], replace(plate[-1], labels=(far,))]
+    found = find_hard_examples(plate.with_samples(samples))
+    assert np.isfinite(found.coefficients).all() and found.labels.rows[-1] == len(plate) - 1
+
+
 def test_the_command_on_boxes(plate: Dataset, tmp_path: Path) -> None:
     engine.write_dataset(plate, tmp_path / "data", to="manifest")
     out = tmp_path / "out"
@@ -476,6 +503,8 @@ def test_the_command_on_boxes(plate: Dataset, tmp_path: Path) -> None:
         (["--comprehensive-algo-config", "clustering_mining:0"], "one weight must be above 0, got none"),
         (["--algo-hard-threshold", "2"], "--algo-hard-threshold: must be"),
         (["--labeled", "--model", "m"], "--labeled trains models of its own"),
+        (["--steps", "5"], "--steps: nothing is trained without --labeled"),
+        (["--min-per-class", "3"], "--min-per-class: nothing is trained without --labeled"),
         (["--model", "nowhere"], "nowhere"),
         (["--key-sample-output", "../up", "--collect-key-sample"], "must be a folder below OUT"),
     ],

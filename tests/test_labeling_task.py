@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,9 +18,10 @@ from engine.errors import Stopped, UsageError
 from engine.hard.reasons import REASONS
 from engine.label.targets import targets_of
 from engine.models import load_model, read_model_info
-from engine.samples import HARD_REASONS_KEY
+from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, Label
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
+from engine.tasks.evaluating import evaluate
 from engine.tasks.hard import hard_task
 from engine.tasks.labeling import labeling_task
 from engine.tasks.parameters import Parameters
@@ -222,13 +224,18 @@ class Watching(Silent):
 
 @pytest.mark.parametrize(
     ("algorithm_type", "stage"),
-    [("fast", "training network 2 of 2"), ("accurate", "learning to tell images apart")],
+    [
+        ("fast", "training network 2 of 2"),
+        ("accurate", "learning to tell images apart"),
+        ("fast", "labeling"),
+        ("fast", "finding hard examples"),
+    ],
 )
 def test_ctrl_c_leaves_a_model_and_resume_the_same_result(
     few: Dataset, tmp_path: Path, algorithm_type: str, stage: str
 ) -> None:
     out, event = tmp_path / "out", Event()
-    with pytest.raises(Stopped, match=r"model/ holds the best model so far; --resume goes on"):
+    with pytest.raises(Stopped, match=r"--resume goes on"):
         run_request(request(algorithm_type), few, out, reporter=Watching(stage, 4, event), stop=event)
     assert read_answer(out)["status"] == Status.STOPPED
     assert load_model(out / "model").labels == ("lying", "ring", "standing")
@@ -238,6 +245,18 @@ def test_ctrl_c_leaves_a_model_and_resume_the_same_result(
     resumed, whole = (read_probabilities(each / "probabilities.npz") for each in (out, tmp_path / "whole"))
     assert resumed.values.tobytes() == whole.values.tobytes()
     assert read_model_info(out / "model").id == read_model_info(tmp_path / "whole" / "model").id
+
+
+def test_a_labeled_image_that_cannot_be_read_is_no_error_of_the_model(few: Dataset, tmp_path: Path) -> None:
+    few.path(few[0]).write_bytes(b"no image")
+    run_request(request(), few, tmp_path / "out")
+    said = read_probabilities(tmp_path / "out" / "probabilities.npz")
+    assert np.isnan(said.values[0]).all() and said.labeled[:19].tolist() == [True] * 18 + [False]
+    truth = few.with_samples(
+        replace(sample, labels=sample.labels or (Label(IMAGE_CLASSIFICATION, "ring"),)) for sample in few
+    )
+    found = evaluate(tmp_path / "out", truth)
+    assert (found.scores.samples, found.scores.missing, found.labeled_before) == (9, 0, 18)
 
 
 def test_probabilities_come_back_as_they_went(tmp_path: Path) -> None:

@@ -24,8 +24,11 @@ from engine.sources import Sources
 from engine.tasks.candidates import read_candidates
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
+from engine.tasks.hard import hard_task
+from engine.tasks.parameters import read_parameters
 from engine.tasks.probabilities import read_probabilities
 from engine.tasks.request import parse_request
+from engine.tasks.runner import run
 from engine.tasks.schema import TaskRequest
 
 
@@ -143,6 +146,25 @@ def test_a_graph_that_wants_the_shape_kept_sees_the_file_itself(tmp_path: Path, 
     told = pre_label(dataset, model)  # type: ignore[arg-type]
     assert told.labels[int(told.probabilities[0].argmax())] == ("green" if fit == "pad" else "red")
     assert np.isnan(told.probabilities[1]).all() and [each.source for each in told.survey.failures] == ["gone.png"]
+
+
+def test_hard_examples_ask_a_graph_about_the_file_itself_too(tmp_path: Path) -> None:
+    """A crop is red where the whole image, squeezed, is green: what the model said is not overruled."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    pixels = np.full((16, 80, 3), (60, 60, 90), np.uint8)
+    pixels[:, :30] = pixels[:, 50:] = (0, 255, 0)
+    cv2.imwrite(str(folder / "a.png"), pixels)
+    onnx_colors(tmp_path / "rgb", input={"width": 16, "height": 16, "fit": "crop"})
+    said = Label(IMAGE_CLASSIFICATION, "red", annotated_by="a-model", confidence=0.9)
+    task = hard_task(
+        Dataset((Sample("a.png", (said,)),), Sources(folder)),
+        read_parameters([], "auto-label"),
+        model=tmp_path / "rgb",
+    )
+    run(task, tmp_path / "out")
+    scores = np.load(tmp_path / "out" / "hard_scores.npz")
+    assert scores["scores"][0, scores["reasons"].tolist().index(1)] < 0.5
 
 
 def test_a_model_of_ours(tmp_path: Path) -> None:

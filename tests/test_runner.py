@@ -211,3 +211,18 @@ def test_what_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "task.json").write_text("[]")
     with pytest.raises(InputError, match="got list"):
         read_answer(tmp_path)
+
+
+def test_resume_of_a_finished_task_on_other_data_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(a_task(writes_a_file, digest=lambda: "one"), out)
+    with pytest.raises(OutputError, match="of another task, or of other data; --overwrite replaces it"):
+        run(a_task(writes_a_file, digest=lambda: "two"), out, resume=True)
+
+
+def test_names_that_are_not_utf8_do_not_break_the_answer(tmp_path: Path) -> None:
+    def job(this: Run) -> Outcome:
+        return Outcome({"labels": ["caf\udce9"]}, (Failure("b\udce9.png", "empty", "expected an image"),))
+
+    run(a_task(job, dataset="d\udce9"), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "task.json").read_text())["result"] == {"labels": ["caf\udce9"]}

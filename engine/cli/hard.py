@@ -60,6 +60,9 @@ def _hard(options: argparse.Namespace) -> int:
     config = request.config
     if options.labeled and (options.train or options.model):
         raise UsageError("--labeled trains models of its own: it goes with neither --train nor --model")
+    for name in () if options.labeled else ("minutes", "steps", "min_per_class"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')}: nothing is trained without --labeled")
     parameters = read_parameters(config.parameters, AUTO_LABEL)
     dataset = read_data(options.dataset, options, plain=False)
     train = None

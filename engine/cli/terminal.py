@@ -11,10 +11,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final
 
-import orjson
 from tqdm import tqdm
 
 from engine.errors import Failure
+from engine.files import as_json
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -37,7 +37,7 @@ def say_failures(failures: Sequence[Failure]) -> None:
 
 def print_json(answer: dict[str, Any]) -> None:
     sys.stdout.flush()
-    sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.buffer.write(as_json(answer))
     sys.stdout.buffer.flush()
 
 

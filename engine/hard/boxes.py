@@ -110,8 +110,9 @@ def hard_boxes(
         scores[0] = _nothing_found(samples, of_images.given[:, 0])
     nobody_around = torch.full((len(samples), 1), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, nobody_around)
-    answer = judged(of_images, together, judge_of(of_images, together, config), seed=seed)
     asked = by_box.labels.rows  # positions among the boxes
+    worst = worst_box(boxes.rows[asked], torch.from_numpy(by_box.labels.coefficients), len(samples))
+    answer = judged(of_images, together, judge_of(of_images, together, config), least=worst, seed=seed)
     labels = HardLabels(
         boxes.rows[asked].numpy(),
         boxes.columns[asked].numpy(),
@@ -179,6 +180,11 @@ def _composition(boxes: Boxes, n: int) -> Tensor:
     shares.index_put_((boxes.rows, boxes.columns), torch.ones(len(boxes)), accumulate=True)
     shares[shares.sum(dim=1) == 0, -1] = 1
     return shares / shares.sum(dim=1, keepdim=True)
+
+
+def worst_box(rows: Tensor, coefficients: Tensor, n: int) -> Tensor:
+    """The largest coefficient of the boxes of each of n images, 0 where there is none. rows: (m,) the image of each."""
+    return torch.zeros(n).scatter_reduce(0, rows, coefficients.float(), "amax")
 
 
 def _together(image_scores: Mined, box_scores: Mined, boxes: Boxes, n: int) -> dict[int, Tensor]:

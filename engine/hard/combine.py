@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +48,12 @@ _FAR_BY_MEANING: Final = {
     "feature_distribution_mining": 0.99,
     "anomaly_detection_mining": 0.67,
 }
-#: What people labeled agrees with what people labeled beside it to the last digit, as no predictions do: its meaning is
-#: the least that is far.
-_OF_LABELS: Final = "sequential_mining"
+#: The least that is far, whatever the training samples say. What people labeled agrees with what people labeled beside
+#: it to the last digit, as no predictions do; and features that are all the same make the smallest difference the
+#: largest.
+_LEAST_FAR: Final = {"sequential_mining": 0.3, "feature_distribution_mining": 0.9}
+#: Where few samples tell, no confidence below that is typical: all of them may be bad.
+_MOST_TYPICAL: Final = {"predict_score_mining": 0.25}
 #: Scaled scores end here: farther is not more wrong.
 _MOST: Final = 3.0
 #: Beyond that no reason is stronger than another.
@@ -63,6 +66,11 @@ _INTERCEPT: Final = 1.0
 _DOUBT: Final = 0.3
 _WIDTHS: Final = (0.3, 1.0, 3.0)
 _PARTS: Final = 5
+#: Of the shift between own doubts and errors: its prior deviation, so many of its deviations that are chance, and
+#: where it ends.
+_SHIFT: Final = 3.0
+_CHANCE: Final = 2.0
+_FARTHEST_SHIFT: Final = 20.0
 #: Errors that are needed to try each wider one: from none at all one would learn that no miner is worth anything.
 _ERRORS_A_WIDTH: Final = 5
 #: Probabilities keep so far from 0 and 1: the sample's own doubt, and that of those around, ten of them. An own doubt
@@ -92,8 +100,7 @@ def _unbent(number: int, score: Tensor | float) -> Tensor:
 def scale_of(scores: Scores, reference: Tensor) -> Scale:
     """reference: (n,) bool, samples that tell what is usual; the far mark of fewer than 100 lies between their largest
     two scores. Where fewer than 10 of them have one, the median of all is typical, and its meaning says what is far;
-    where most are beyond that, what one in a hundred of all reaches is. Of neighbours in a row no less than its meaning
-    is far."""
+    where most are beyond that, what one in a hundred of all reaches is."""
     typical, far = {}, {}
     for number, score in scores.items():
         known = score[reference & ~score.isnan()]
@@ -101,11 +108,13 @@ def scale_of(scores: Scores, reference: Tensor) -> Scale:
         known = (known if enough else score[~score.isnan()]).double()
         known = known if len(known) else torch.zeros(1, dtype=torch.float64)
         typical[number], far[number] = (float(known.quantile(part)) for part in (_TYPICAL, _FAR))
-        meant = _FAR_BY_MEANING[REASONS[number].miner]
-        if not enough and typical[number] < meant:
-            far[number] = meant
-        elif REASONS[number].miner == _OF_LABELS:
-            far[number] = max(far[number], meant)
+        miner = REASONS[number].miner
+        if not enough:
+            typical[number] = min(typical[number], _MOST_TYPICAL.get(miner, math.inf))
+        if not enough and typical[number] < _FAR_BY_MEANING[miner]:
+            far[number] = _FAR_BY_MEANING[miner]
+        else:
+            far[number] = max(far[number], _LEAST_FAR.get(miner, 0.0))
     return Scale(typical, far)
 
 
@@ -157,6 +166,7 @@ class Calibrated:
     means: of the logits of both doubts, and of the scaled scores of each miner, among the samples that it was learned
     from; they stand for what is not known. width: of the prior that was chosen. covariance: of all numbers together, in
     the order intercept, confidence, around, miners (Laplace). errors: of how many samples that it was learned from.
+    understated: by how much, in log odds, own doubts say too few of these errors, beyond what may be chance.
     """
 
     intercept: float
@@ -168,11 +178,7 @@ class Calibrated:
     covariance: _Floats
     errors: int
     samples: int
-
-    @property
-    def all_weights(self) -> dict[str, float]:
-        """Of every miner, predict_score_mining too."""
-        return {"predict_score_mining": self.confidence, **self.weights}
+    understated: float = 0.0
 
     @property
     def parameters(self) -> _Floats:
@@ -195,7 +201,8 @@ class Calibrated:
         if not bool(known.any()):
             return self
         known_miners = {name: score[known] for name, score in miners.items()}
-        expected = self.adding_up(doubts[known], known_miners, float(own[known].double().mean()))
+        corrected = (_logit(own[known], 0) + self.understated).sigmoid() if self.understated else own[known].double()
+        expected = self.adding_up(doubts[known], known_miners, float(corrected.mean()))
         mine, theirs = 1 / float(self.covariance[0, 0]), 1 / _level_deviation(self.samples) ** 2
         intercept = (mine * self.intercept + theirs * expected.intercept) / (mine + theirs)
         overstated = _OVERSTATED * _level_deviation(self.samples) * _OWN_ERRORS / (_OWN_ERRORS + self.errors)
@@ -232,7 +239,24 @@ def calibrate(
     best, covariance = _fitted(x, y, counts, prior, width)
     weights = dict(zip(names, best[3:].tolist(), strict=True))
     intercept, confidence, around = (float(each) for each in best[:3])
-    return Calibrated(intercept, confidence, around, weights, means, width, covariance, int(wrong.sum()), len(wrong))
+    understated = _understated(doubts[:, 0], wrong, counts)
+    errors = int(wrong.sum())
+    return Calibrated(intercept, confidence, around, weights, means, width, covariance, errors, len(wrong), understated)
+
+
+def _understated(own: Tensor, wrong: Tensor, counts: _Floats) -> float:
+    """By how much log odds of own doubts lie below those of the errors: what is left of it beyond the chance of so few
+    samples. A model from elsewhere may say 1 of whatever it says."""
+    known = (~own.isnan()).numpy()
+    x, y, weight = _logit(own, 0).numpy()[known], wrong.numpy()[known].astype(np.float64), counts[known]
+    low, high = -_FARTHEST_SHIFT, _FARTHEST_SHIFT
+    for _ in range(60):
+        shift = (low + high) / 2
+        rises = weight @ (y - _expit(x + shift)) - shift / _SHIFT**2 > 0
+        low, high = (shift, high) if rises else (low, shift)
+    p = _expit(x + shift)
+    deviation = 1 / math.sqrt(float(weight @ (p * (1 - p))) + 1 / _SHIFT**2)
+    return math.copysign(max(0.0, abs(shift) - _CHANCE * deviation), shift)
 
 
 def _left_out_loss(x: _Floats, y: _Floats, counts: _Floats, prior: _Floats, width: float) -> float:
@@ -353,6 +377,32 @@ def residuals(
         Residual(mark, float(mean), float(min(a, mean)), float(max(b, mean)))
         for mark, mean, a, b in zip(marks, expected, low, high, strict=True)
     ]
+
+
+#: Shares of right labels for which it is said how much is to be reviewed.
+GOALS: Final = (0.98, 0.995)
+#: Shares that were reviewed for which it is said how much is left.
+_TOLD: Final = (0.0, 0.05, 0.1, 0.2, 0.5)
+
+
+def left_in_words(left: Sequence[Residual]) -> dict[str, Any]:
+    """What a review leaves, JSON values: shares of all samples that are still wrong, and how many to review until so
+    much is right; {} where nothing is known."""
+    if not left or not left[-1].reviewed:
+        return {}
+    n = left[-1].reviewed
+    marks = [min(left, key=lambda each: abs(each.reviewed - share * n)) for share in _TOLD]
+    return {
+        "wrong_after_review": [
+            {
+                "reviewed": each.reviewed,
+                "expected": round(each.expected / n, 6),
+                "interval": [round(each.low / n, 6), round(each.high / n, 6)],
+            }
+            for each in dict.fromkeys(marks)
+        ],
+        "reviews_until_right": {f"{goal:g}": reviews_to_reach(left, goal) for goal in GOALS},
+    }
 
 
 def reviews_to_reach(left: Sequence[Residual], goal: float) -> int | None:

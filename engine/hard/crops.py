@@ -48,7 +48,8 @@ def crops(
 def _inside(rgb: Pixels, boxes: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.uint8]:
     height, width = rgb.shape[:2]
     cuts = np.empty((len(boxes), side, side, 3), np.uint8)
-    for at, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+    inside = boxes.clip(-1, width + height)
+    for at, (x1, y1, x2, y2) in enumerate(inside.tolist()):
         left, top = min(max(int(x1), 0), width - 1), min(max(int(y1), 0), height - 1)
         right, bottom = min(max(round(x2), left + 1), width), min(max(round(y2), top + 1), height)
         cuts[at] = resized(rgb[top:bottom, left:right], side)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -26,14 +27,14 @@ from engine.detect.judging import matched
 from engine.detect.overlaps import box_iou
 from engine.detect.results import NOBODY, Detection
 from engine.hard.box_look import BoxSights, Looked, box_sights
-from engine.hard.boxes import OF_IMAGES
+from engine.hard.boxes import OF_IMAGES, worst_box
 from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples, HardLabels, judge_of, judged
 from engine.hard.measured import box_features, counted_boxes, image_features
 from engine.hard.mining import Evidence, Mined, View, mined
 from engine.hard.predict_score import nothing_found
 from engine.hard.reasons import REASONS
-from engine.hard.sequential import sequences_of
+from engine.hard.sequential import sequences_in
 from engine.images import MAX_PIXELS
 from engine.label.plan import Stage
 from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
@@ -63,6 +64,17 @@ class _Rows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def peoples(self) -> Tensor:
+        """(m,) bool, drawn by a person."""
+        return ~self.asked & ~self.tested
+
+    @property
+    def measured(self) -> Tensor:
+        """(m,) bool, what counts where boxes are measured and counted: what networks drew, and where they were tested
+        on no labeled image, what people drew, which then says what is usual."""
+        return self.asked | self.tested if bool(self.tested.any()) else torch.ones_like(self.asked)
 
 
 def hard_detections(
@@ -185,8 +197,8 @@ def _extend(
 
 
 def _as_drawn(samples: Sequence[Sample], detection: Detection, boxes: _Rows) -> list[Sample]:
-    """The samples with what networks drew on them alone, for what is measured of boxes."""
-    mine = boxes.asked | boxes.tested
+    """The samples with the boxes of which something is measured, and no others."""
+    mine = boxes.measured
     by_row: dict[int, list[Shape]] = {}
     for row, (x1, y1, x2, y2), of in zip(
         boxes.rows[mine].tolist(), boxes.xyxy[mine].tolist(), boxes.classes[mine].tolist(), strict=True
@@ -227,13 +239,18 @@ def _evidence_of_boxes(boxes: _Rows, detection: Detection, sights: BoxSights, fo
     probabilities[known] += named[known] * boxes.scores[known, None] + nothing[known] * (1 - boxes.scores[known, None])
     judges = torch.from_numpy(detection.judges)[boxes.rows]
     views = []
-    peoples = ~boxes.asked & ~boxes.tested
-    for number in range(len(sights.of_boxes)):
+    peoples = boxes.peoples
+    nobody, half = judges == NOBODY, torch.zeros_like(boxes.rows)
+    half[nobody] = torch.unique(boxes.rows[nobody], return_inverse=True)[1] % 2
+    halves = (0, 1) if bool(nobody.any()) else (0,)
+    for number, part in product(range(len(sights.of_boxes)), halves):
         vectors = torch.full((m, sights.of_boxes.shape[2]), torch.nan)
         vectors[at] = sights.of_boxes[number]
-        # A box on a labeled image is seen by the network that judges it, and its image's true boxes are not.
-        vectors[boxes.tested & (judges != number) & (judges != NOBODY)] = torch.nan
-        vectors[peoples & ((judges == number) | (judges == NOBODY))] = torch.nan
+        # A box on a labeled image is seen by the network that judges it, and its image's true boxes are not. Where no
+        # network has seen these, half of the images are judged by what is on the others.
+        judged_here = (judges == number) | (nobody & (half == part))
+        vectors[boxes.tested & ~judged_here] = torch.nan
+        vectors[peoples & judged_here] = torch.nan
         views.append(View(vectors, (peoples & ~vectors.isnan().any(dim=1)).nonzero()[:, 0]))
     altered = {}
     for reason, values in sights.altered.items():
@@ -245,7 +262,7 @@ def _evidence_of_boxes(boxes: _Rows, detection: Detection, sights: BoxSights, fo
     measured = {}
     for reason, values in box_features(found).items():
         column = torch.full((m,), torch.nan)
-        column[(boxes.asked | boxes.tested) & readable] = values
+        column[boxes.measured & readable] = values
         measured[reason] = column
     return Evidence(probabilities, given, told, boxes.tested, False, tuple(views), measured, altered)
 
@@ -271,10 +288,12 @@ def _of_images(
     labeled = torch.from_numpy(detection.sketches.labeled & (detection.judges != -1))
     wrong = torch.tensor([_is_wrong(detection, row) if labeled[row] and there[row] else False for row in range(n)])
     given = torch.stack([there, torch.zeros(n, dtype=torch.bool)], dim=1)
-    told = torch.stack([labeled & ~wrong, labeled & wrong], dim=1) & there[:, None]
+    by_people = torch.from_numpy(detection.sketches.labeled)
+    usual = labeled if bool(labeled.any()) else by_people  # where nothing was judged, what people labeled
+    told = torch.stack([usual & ~wrong, labeled & wrong], dim=1) & there[:, None]
     missed = torch.tensor([_missed(detection, row) if there[row] else torch.nan for row in range(n)])
     doubts = torch.from_numpy(by_box.coefficients).double()
-    drawn = boxes.asked | boxes.tested
+    drawn = boxes.measured
     expected = missed.nan_to_num(0.0).double()
     expected.index_add_(0, boxes.rows[drawn], doubts[drawn])
     doubt = (expected / (1 + expected)).float()
@@ -285,21 +304,22 @@ def _of_images(
         told,
         labeled & there,
         False,
-        (View(vectors, (labeled & there & ~vectors.isnan().any(dim=1)).nonzero()[:, 0]),),
+        (View(vectors, (usual & there & ~vectors.isnan().any(dim=1)).nonzero()[:, 0]),),
         image_features(found) | counted_boxes(found, counts.tolist()),
-        sequences=sequences_of([sample.source for sample in samples]),
+        sequences=sequences_in(samples),
         said=_composition(boxes, drawn, n, len(detection.labels)),
     )
     miners = [name for name, weight in config.weights.items() if weight > 0]
     own = mined(evidence, miners=[name for name in miners if name in (*OF_IMAGES, "predict_score_mining")], seed=seed)
     scores = _with_worst_box(own.scores, box_scores, boxes, drawn, n)
     if "predict_score_mining" in miners:
-        surest = torch.zeros(n).scatter_reduce_(0, boxes.rows[drawn], boxes.scores[drawn], "amax")
+        surest = torch.zeros(n).scatter_reduce_(0, boxes.rows[drawn], boxes.scores[drawn].nan_to_num(1.0), "amax")
         empty = nothing_found(surest, floor=0.5)
         one_missed = 1 - torch.exp(-missed)
         scores[0] = torch.where(there, torch.fmax(torch.fmax(empty, one_missed), unseen.nan_to_num(0.0)), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, torch.full((n, 2), torch.nan))
-    return judged(evidence, together, judge_of(evidence, together, config), seed=seed)
+    worst = worst_box(boxes.rows[drawn], torch.from_numpy(by_box.coefficients)[drawn], n)
+    return judged(evidence, together, judge_of(evidence, together, config), least=worst, seed=seed)
 
 
 def _is_wrong(detection: Detection, row: int) -> bool:

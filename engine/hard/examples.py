@@ -24,6 +24,7 @@ from engine.hard.combine import (
     Scale,
     by_miner,
     calibrate,
+    left_in_words,
     reasons_of,
     residuals,
     scale_of,
@@ -63,10 +64,10 @@ class HardExamples:
     question is wrong (with several labels a sample: any of them, or a missing one); 0 where none is. hard: (n,) bool,
     coefficient >= threshold. reasons: of the hard ones, numbers by contribution, largest first. labels: the same of
     each label by itself. scores: reason -> (n,) float32 in [0, 1], NaN where there is none. shares: reason -> (n,)
-    float32 in [0, 1], what it contributes to the coefficient, all together 1, or 0 where nothing does. far: reason ->
-    the score from which on it is given. left: what a review by descending coefficient leaves, only by `calibrated`: of
-    the samples that nobody labeled. choices: what was chosen and learned, JSON values. names: of the columns of labels,
-    where they are known.
+    float32 in [0, 1], how far beyond what is usual it is, of all reasons together 1, or 0 where nothing is. far:
+    reason -> the score from which on it is given. left: what a review by descending coefficient leaves, only by
+    `calibrated`: of the samples that nobody labeled. choices: what was chosen and learned, JSON values. names: of the
+    columns of labels, where they are known.
     """
 
     coefficients: npt.NDArray[np.float32]
@@ -101,8 +102,9 @@ def hard_examples(evidence: Evidence, config: HardConfig | None = None, *, seed:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """How scores become coefficients. scale: of the scores. weights: of miners, for reasons. model: of `calibrated`.
-    threshold: of the coefficient, from which on a label is hard."""
+    """How scores become coefficients. scale: of the scores. weights: of miners, as documented or asked for. model: of
+    `calibrated`, None: `weights`. of_labels: the model of labels by themselves, where a sample has several. threshold:
+    of the coefficient, from which on a label is hard."""
 
     combiner: str
     scale: Scale
@@ -110,24 +112,25 @@ class Judge:
     weights: Mapping[str, float]
     model: Calibrated | None
     threshold: float
+    of_labels: Calibrated | None = None
 
     def miners(self, scores: Scores) -> dict[str, Tensor]:
         return by_miner(scores, self.scale, operator_weights=self.operators)
 
-    def coefficients(self, doubts: Tensor, scores: Scores) -> Tensor:
+    def coefficients(self, doubts: Tensor, scores: Scores, *, of_labels: bool = False) -> Tensor:
         """(m,) in [0, 1]. doubts: (m, 2), 1 - confidence and that of the samples around, NaN for unknown. scores: (m,)
-        each."""
-        miners = self.miners(scores)
-        if self.model is None:
+        each. of_labels: whether they are of labels by themselves."""
+        miners, model = self.miners(scores), (self.of_labels if of_labels else None) or self.model
+        if model is None:
             return weighted(miners, self.weights) if miners else torch.zeros(len(doubts))
-        return self.model.probabilities(doubts, miners).clamp(0, 1)
+        return model.probabilities(doubts, miners).clamp(0, 1)
 
 
 def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
     """The combiner that fits, learned from labeled samples that were judged out of fold where there are any."""
     known = evidence.judged & evidence.predicted & ~evidence.doubt.isnan()
     scale, combiner = scale_of(found.scores, evidence.reference), config.combiner_for(int(known.sum()))
-    weights, model = config.weights, None
+    model = of_labels = None
     if combiner == "calibrated":
         miners = by_miner(found.scores, scale, operator_weights=config.operators)
         wrong = (evidence.given != evidence.told).any(dim=1)[known]
@@ -135,21 +138,40 @@ def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
         model = calibrate(doubts[known], {name: score[known] for name, score in miners.items()}, wrong)
         open_ = evidence.predicted & ~evidence.told.any(dim=1)
         model = model.at_level(doubts[open_], {name: score[open_] for name, score in miners.items()})
-        weights = model.all_weights
+        if evidence.multi_label:
+            of_labels = _model_of_labels(evidence, found, scale, config, known, open_)
     threshold = THRESHOLDS[combiner] if config.threshold is None else config.threshold
-    return Judge(combiner, scale, config.operators, weights, model, threshold)
+    return Judge(combiner, scale, config.operators, config.weights, model, threshold, of_labels)
 
 
-def judged(evidence: Evidence, found: Mined, judge: Judge, *, seed: int) -> HardExamples:
-    """What a judge makes of what was mined."""
+def _model_of_labels(
+    evidence: Evidence, found: Mined, scale: Scale, config: HardConfig, known: Tensor, open_: Tensor
+) -> Calibrated:
+    """Of labels by themselves: one is wrong where people did not give it. known, open_: (n,) bool, samples to learn
+    from, and those that nobody labeled."""
+
+    def of(samples: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        rows, columns = (evidence.given & samples[:, None]).nonzero().unbind(1)
+        miners = by_miner(found.of(rows, columns), scale, operator_weights=config.operators)
+        return found.doubts_of(evidence, rows, columns), miners, ~evidence.told[rows, columns]
+
+    doubts, miners, wrong = of(known)
+    return calibrate(doubts, miners, wrong).at_level(*of(open_)[:2])
+
+
+def judged(evidence: Evidence, found: Mined, judge: Judge, *, least: Tensor | None = None, seed: int) -> HardExamples:
+    """What a judge makes of what was mined. least: (n,) of coefficients: an image is no surer than what is on it."""
     there = evidence.predicted
     coefficients = torch.where(there, judge.coefficients(found.doubts(evidence), found.scores), 0.0)
+    if least is not None:
+        coefficients = torch.where(there, torch.maximum(coefficients, least), 0.0)
     hard = there & (coefficients >= judge.threshold)
     choices: dict[str, Any] = {
         "combiner": judge.combiner,
         "algo_hard_threshold": judge.threshold,
         "miners": list(judge.miners(found.scores)),
     }
+    left = _left(evidence, found, judge, seed)
     return HardExamples(
         coefficients.numpy(),
         hard.numpy(),
@@ -160,15 +182,15 @@ def judged(evidence: Evidence, found: Mined, judge: Judge, *, seed: int) -> Hard
         dict(judge.scale.far),
         judge.combiner,
         judge.threshold,
-        _left(evidence, found, judge, seed),
-        {**choices, **(_in_words(judge.model) if judge.model else {})},
+        left,
+        {**choices, **(_in_words(judge.model) if judge.model else {}), **left_in_words(left)},
     )
 
 
 def _labels(evidence: Evidence, found: Mined, judge: Judge) -> HardLabels:
     rows, columns = evidence.given.nonzero().unbind(1)
     scores = found.of(rows, columns)
-    coefficients = judge.coefficients(found.doubts_of(evidence, rows, columns), scores)
+    coefficients = judge.coefficients(found.doubts_of(evidence, rows, columns), scores, of_labels=True)
     hard = coefficients >= judge.threshold
     reasons = reasons_of(scores, judge.scale, judge.weights, hard)
     return HardLabels(rows.numpy(), columns.numpy(), coefficients.numpy(), hard.numpy(), reasons)

@@ -22,7 +22,7 @@ from engine.hard.measured import image_features
 from engine.hard.mining import Evidence, View
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.reasons import OPERATORS
-from engine.hard.sequential import sequences_of
+from engine.hard.sequential import sequences_in
 from engine.label.classifier import Committee, probabilities_of, resized
 from engine.label.networks import Network
 from engine.label.results import Labeling
@@ -66,7 +66,7 @@ def evidence_of(
         views,
         image_features(labeling.survey),
         altered,
-        sequences_of([sample.source for sample in samples]),
+        sequences_in(samples),
     )
 
 

@@ -59,7 +59,7 @@ class Evidence:
     label elsewhere. judged: (n,) bool, labeled samples whose prediction is out of fold: on them is learned what scores
     mean. views: may be none. features: by reason, 5..18, (n,): what was measured, NaN where it was not. altered: by
     reason, 19..29, (n,): how much predictions change. sequences: positions in order. said: (n, k), what is compared
-    between similar samples in a row; None: the probabilities, and where labels came without, the labels.
+    between similar samples in a row, parts of one whole; None: the probabilities, and where labels came without, those.
     """
 
     probabilities: Tensor
@@ -86,7 +86,9 @@ class Evidence:
         """(n, k): `said`, or what stands for it."""
         if self.said is not None:
             return self.said
-        return torch.where(self.probabilities.isnan().any(dim=1, keepdim=True), self.given.float(), self.probabilities)
+        labels = self.weighed.float()  # where labels came without probabilities
+        labels[~self.weighed.any(dim=1)] = torch.nan
+        return torch.where(self.probabilities.isnan().any(dim=1, keepdim=True), labels, self.probabilities)
 
     @property
     def weighed(self) -> Tensor:
@@ -225,7 +227,8 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
     found |= {number: _worst(of_labels[number]) for number in (2, 3) if number in of_labels}
     if _SEQUENTIAL in miners and evidence.views and evidence.sequences:
         vectors, chance = evidence.views[0].vectors, generator_of(seed, "pairs")
-        found[4] = inconsistency(vectors, evidence.compared, evidence.sequences, generator=chance)
+        several = evidence.multi_label and evidence.said is None
+        found[4] = inconsistency(vectors, evidence.compared, evidence.sequences, multi_label=several, generator=chance)
     if _DISTRIBUTION in miners:
         found |= _offsets(evidence.features, evidence.told.any(dim=1))
     if _CONSISTENCY in miners:

@@ -142,4 +142,4 @@ def _learned(
         )
         model = model.adding_up(doubts, given, share)
         suspicion = model.probabilities(doubts, given)
-    return Judge("calibrated", scale, config.operators, model.all_weights, model, threshold), share
+    return Judge("calibrated", scale, config.operators, config.weights, model, threshold), share

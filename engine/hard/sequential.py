@@ -5,6 +5,7 @@ Vectors, predictions and the order of the samples in, one number in [0, 1] a sam
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.hard.divergence import divergence
+from engine.samples import Sample
 
 #: The last number in a file name.
 _NUMBER: Final = re.compile(r"^(.*?)(\d+)(\D*)$")
@@ -27,6 +29,24 @@ _PAIRS: Final = 4_000
 _UNRELATED: Final = 0.99
 #: Where so many pairs in a row count as alike, five times as many as by chance, the samples are in an order.
 _ORDERED: Final = 0.05
+
+
+def sequences_in(samples: Sequence[Sample]) -> list[list[int]]:
+    """`sequences_of` samples: frames of a video say of which one and when (@modelarts:parent_source, time_in_video)."""
+    videos = {}
+    for at, sample in enumerate(samples):
+        video, time = (sample.property.get(f"@modelarts:{name}") for name in ("parent_source", "time_in_video"))
+        if isinstance(video, str) and (seconds := _number(time)) is not None:
+            videos[at] = (video, seconds)
+    return sequences_of([sample.source for sample in samples], videos)
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def sequences_of(sources: Sequence[str], videos: Mapping[int, tuple[str, float]] | None = None) -> list[list[int]]:
@@ -60,10 +80,15 @@ def _runs(frames: list[tuple[float, int]], *, gaps: bool) -> list[list[int]]:
 
 
 def inconsistency(
-    vectors: Tensor, probabilities: Tensor, sequences: Sequence[Sequence[int]], *, generator: torch.Generator
+    vectors: Tensor,
+    probabilities: Tensor,
+    sequences: Sequence[Sequence[int]],
+    *,
+    multi_label: bool = False,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Reason 4. vectors: (n, d). probabilities: (n, k). sequences: positions in order. -> (n,) float32 in [0, 1].
-    A sample without a vector (NaN) is like no other.
+    """Reason 4. vectors: (n, d). probabilities: (n, k), rows of NaN where nobody knows. sequences: positions in order.
+    -> (n,) float32 in [0, 1]. A sample without a vector (NaN) is like no other.
 
     Of the image before and the one after: how alike they are, from 0 for a pair like unrelated ones to 1 for copies,
     times how far their predictions lie apart; of both numbers their mean and the smaller one, on the mean. The odd one
@@ -81,7 +106,8 @@ def inconsistency(
     likeness = ((cosines - alike) / max(1e-6, 1 - alike)).clamp(0, 1)
     if float((likeness > 0).float().mean() if len(ties) else 0.0) < _ORDERED:
         return torch.full((len(x),), torch.nan)
-    doubt = likeness * divergence(probabilities[before], probabilities[after]).nan_to_num(0.0)
+    apart_by = divergence(probabilities[before], probabilities[after], multi_label=multi_label)
+    doubt = likeness * apart_by.nan_to_num(0.0)
     for ends in (before, after):
         total.index_add_(0, ends, doubt)
         count.index_add_(0, ends, torch.ones_like(doubt))

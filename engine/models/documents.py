@@ -9,14 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from stat import S_ISREG
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-import orjson
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -258,13 +256,6 @@ def first_problem(error: ValidationError) -> str:
 def clipped(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
-
-
-def as_json(document: Mapping[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    except orjson.JSONEncodeError:  # half a surrogate pair
-        return json.dumps(document, indent=2).encode() + b"\n"
 
 
 def id_of(form: Form | BoxForm, weights_sha256: str) -> str:

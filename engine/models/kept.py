@@ -29,7 +29,7 @@ from engine.detect.network import Detector, DetectorSpec
 from engine.detect.trunk import TRUNKS, widths_of
 from engine.embeddings import Backbone, Embedding, Encoder, Gradients, Whitening, backbone
 from engine.errors import InputError, UsageError
-from engine.files import write_bytes
+from engine.files import as_json, write_bytes
 from engine.label.classifier import Classifier, Committee, LinearHead
 from engine.label.networks import Network, NetworkSpec
 from engine.models.documents import (
@@ -49,7 +49,6 @@ from engine.models.documents import (
     GradientsForm,
     NetworksForm,
     WeightsRecord,
-    as_json,
     clipped,
     file_of,
     first_problem,

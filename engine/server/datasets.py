@@ -23,7 +23,7 @@ from engine.dataset import RESULT_NAME, Dataset, read_samples, settled
 from engine.errors import ImageError, InputError
 from engine.exports import Tally
 from engine.files import write_bytes
-from engine.folders import VOC_FORMAT
+from engine.folders.voc_folder import VOC_FORMAT
 from engine.manifest import format_sample, write_manifest
 from engine.outfolder import OutFolder
 from engine.samples import Label, Sample

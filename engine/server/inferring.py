@@ -28,7 +28,7 @@ import orjson
 
 from engine.errors import EngineError, ImageError, InputError
 from engine.files import write_bytes
-from engine.folders import VOC_FORMAT
+from engine.folders.voc_folder import VOC_FORMAT
 from engine.manifest import format_sample
 from engine.samples import (
     HARD_REASONS_KEY,

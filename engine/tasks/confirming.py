@@ -30,7 +30,7 @@ from engine.samples import (
 )
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.runner import TASK_NAME, Status, read_answer
-from engine.tasks.schema import AUTO_LABEL, PRE_LABEL
+from engine.tasks.schema import AUTO_LABEL, HARD, PRE_LABEL
 from engine.voc import read_voc, write_voc
 
 LABELS_NAME: Final = "labels.csv"
@@ -237,8 +237,9 @@ def labeled_manifest(out: Path) -> Path:
     if (out / TASK_NAME).is_file():
         answer = read_answer(out)
         kind, status = answer.get("task_type"), answer.get("status")
-        if kind not in (AUTO_LABEL, PRE_LABEL):
-            raise InputError(f"{out}: must be the folder of an {AUTO_LABEL} or {PRE_LABEL} task, got {kind!r}")
+        if kind not in (AUTO_LABEL, PRE_LABEL, HARD):
+            wanted = f"{AUTO_LABEL}, {PRE_LABEL} or {HARD}"
+            raise InputError(f"{out}: must be the folder of a task of {wanted}, got {kind!r}")
         if status not in (Status.SUCCEEDED, Status.STOPPED):  # a stopped one may have left its best so far
             raise InputError(f"{out}: must be the folder of a finished task, got {answer.get('message')!r}")
     if not path.is_file():

@@ -89,6 +89,7 @@ def deploying_task(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> Task
         dataset=dataset.name,
         stages={"reading images": 5.0, **training, "writing the service": 5.0},
         files=dataset.files,
+        digest=dataset.digest,
         notices=(*dataset.notes, *notices(request)),
     )
 

@@ -108,6 +108,7 @@ def detecting_task(request: TaskRequest, dataset: Dataset) -> Task:
         dataset=dataset.name,
         stages={**_STAGES, **training},
         files=dataset.files,
+        digest=dataset.digest,
         notices=tuple(lines),
     )
 
@@ -147,7 +148,7 @@ def _detect(
             precision=options.precision,
             score_threshold=options.score_threshold,
             seed=options.seed,
-            threads=threads,
+            threads=options.threads,
             device=device_of(options.device),
             max_pixels=options.max_pixels,
             folder=this.cache,
@@ -162,6 +163,8 @@ def _detect(
             raise
         _save(this, stopped.verdict.detector, stopped.verdict.found, "")
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
+    # Now, for a stop in what follows shall not lose it.
+    _save(this, detection.detector, detection.choices, str(detection.choices.get("training_digest", "")))
     for line in detection.notes:
         this.note(line)
     samples = annotated(dataset.samples, detection, time=made_at(config))
@@ -178,7 +181,7 @@ def _detect(
         stopped=this.stopped,
     )
     samples = marked_boxes(samples, found, np.flatnonzero(detection.automatic).tolist())
-    return delivered_boxes(this, dataset, detection, samples, found, vectors, config, options, copies, saving=True)
+    return delivered_boxes(this, dataset, detection, samples, found, vectors, config, options, copies, saved=True)
 
 
 def delivered_boxes(
@@ -192,13 +195,13 @@ def delivered_boxes(
     options: Parameters,
     copies: str | None,
     *,
-    saving: bool = False,
+    saved: bool = False,
     source: str | None = None,
 ) -> Outcome:
     """Write all that a detection leaves in OUT; see `labeling.delivered`."""
     marked = dataset.with_samples(samples)
     failures = [*dataset.failures, *detection.failures]
-    written = _write_result(this, marked, detection, failures, saving=saving)
+    written = _write_result(this, marked, detection, failures)
     write_further(this, marked, written, detection, config)
     scope = config.confidence_scope or DEFAULT_SCOPE
     key = np.flatnonzero(detection.automatic & within(_least_sure(detection), scope) & found.hard)
@@ -219,7 +222,7 @@ def delivered_boxes(
     )
     write_text(this.out.target(REPORT_NAME), render(page))
     result = _result(dataset, detection, found, scope, None if copies is None else len(key))
-    result["model_path"] = MODEL_FOLDER if saving else None
+    result["model_path"] = MODEL_FOLDER if saved else None
     return Outcome(result, tuple(failures))
 
 
@@ -232,18 +235,14 @@ def _least_sure(detection: Detection) -> npt.NDArray[np.float32]:
     return least
 
 
-def _write_result(
-    this: Run, dataset: Dataset, detection: Detection, failures: list[Failure], *, saving: bool
-) -> list[Sample]:
-    """The manifest with its annotation files, the table and the model; gives the samples as the manifest has them."""
+def _write_result(this: Run, dataset: Dataset, detection: Detection, failures: list[Failure]) -> list[Sample]:
+    """The manifest with its annotation files and the table; gives the samples as the manifest has them."""
     advance = this.stage("writing the result", len(dataset))
     tally = Tally()
     written = list(settled(dataset, this.out, tally))
     write_manifest(this.out.target(RESULT_NAME), written)
     write_bytes(this.out.target(BOXES_NAME), _table(written, detection))
     write_candidates(this.out.target(CANDIDATES_NAME), _candidates(written, detection))
-    if saving:
-        _save(this, detection.detector, detection.choices, str(detection.choices.get("training_digest", "")))
     advance(len(dataset))
     for line in tally.notes:
         this.note(line)

@@ -47,8 +47,9 @@ _BIN: Final = 5
 
 _REVIEW_NOTE: Final = (
     "Automatic boxes, the images likeliest wrong first: the percentage is the probability that a box on the image is "
-    "wrong or missing, then how many boxes there are, how many of them are hard (red), and the numbers of the reasons, "
-    "which Reasons below explains. To make what is right a person's: labelengine confirm OUT --below 0.1 --by NAME"
+    "wrong or missing (a plain number: how hard it is, where nothing tells the probability), then how many boxes there "
+    "are, how many of them are hard (red), and the numbers of the reasons, which Reasons below explains. To make what "
+    "is right a person's: labelengine confirm OUT --below 0.1 --by NAME"
 )
 _FAIR_SAMPLE: Final = (
     "What is expected of automatic boxes was measured on labeled images that a network had not seen; it holds where "

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from engine.dataset import Dataset
 from engine.decisions import Names, image_labels, real_path
@@ -34,7 +33,7 @@ from engine.evaluation import (
     score_multi_label,
     score_probabilities,
 )
-from engine.files import write_bytes
+from engine.files import as_json, write_bytes
 from engine.label.targets import human_labels
 from engine.manifest import read_manifest
 from engine.outfolder import JOURNAL, own
@@ -160,8 +159,7 @@ def evaluate(out: Path, truth: Dataset, *, map: Sequence[str] = ()) -> Evaluatio
     )
     if (out / JOURNAL).is_file() and not evaluation.path.exists():
         own(out, EVALUATION_NAME)
-    content = orjson.dumps(evaluation.answer(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    write_bytes(evaluation.path, content)
+    write_bytes(evaluation.path, as_json(evaluation.answer()))
     return evaluation
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import torch
 
 from engine.dataset import Dataset
@@ -24,8 +23,8 @@ from engine.detect.judging import matched
 from engine.detect.sketches import Sketches, fitted, sketches_of
 from engine.errors import ImageError, InputError
 from engine.evaluation import expected_calibration_error, reliability
-from engine.files import write_bytes
-from engine.folders import image_size
+from engine.files import as_json, write_bytes
+from engine.folders.sizes import image_size
 from engine.outfolder import JOURNAL, own
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.candidates import CANDIDATES_NAME, Candidates, read_candidates
@@ -65,7 +64,7 @@ def evaluate_boxes(out: Path, truth: Dataset, *, map: Sequence[str] = ()) -> dic
     target = out / EVALUATION_NAME
     if (out / JOURNAL).is_file() and not target.exists():
         own(out, EVALUATION_NAME)
-    write_bytes(target, orjson.dumps(answer, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_bytes(target, as_json(answer))
     return answer
 
 

@@ -40,6 +40,7 @@ def features_task(datasets: Sequence[Dataset], *, threads: int | None = None, ma
         dataset=", ".join(names),
         stages=_STAGES,
         files=lambda: chain.from_iterable(dataset.files() for dataset in datasets),
+        digest=lambda: "".join(dataset.digest() for dataset in datasets),
         notices=tuple(lines),
     )
 

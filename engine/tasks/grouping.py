@@ -79,6 +79,7 @@ def grouping_task(request: TaskRequest, dataset: Dataset) -> Task:
         dataset=dataset.name,
         stages=_STAGES,
         files=dataset.files,
+        digest=dataset.digest,
         notices=tuple(lines),
         export_type=_result_type(config),
     )

@@ -36,19 +36,21 @@ from engine.detect.sketches import fitted, sketches_of, with_columns
 from engine.errors import Failure, ImageError, UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
-from engine.folders import image_size
+from engine.folders.sizes import image_size
+from engine.hard.asking import LOOKING, NOBODY, READING, READING_TRAINING, Said
 from engine.hard.box_look import Detecting
 from engine.hard.examples import HardExamples
 from engine.hard.marks import marked, marked_boxes
 from engine.hard.questions import has_automatic_boxes
 from engine.hard.reasons import REASONS
-from engine.hard.search import LOOKING, NOBODY, READING, READING_TRAINING, Said, search
+from engine.hard.search import search
 from engine.label.classifier import ImageClassifier
 from engine.label.fast import FOLDS
 from engine.label.plan import NETWORK_STAGE
 from engine.manifest import write_manifest
-from engine.models import ForeignDetector, load_any, load_detector, read_model_info
+from engine.models import ForeignClassifier, ForeignDetector, load_any, load_detector, read_model_info
 from engine.predictions import Boxes
+from engine.prelabel import pre_label
 from engine.report import render
 from engine.samples import Label, Sample
 from engine.tasks.candidates import earlier_candidates
@@ -58,8 +60,8 @@ from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, k
 from engine.tasks.parameters import Parameters, hard_config
 from engine.tasks.probabilities import earlier_probabilities
 from engine.tasks.runner import Outcome, Run, Task
+from engine.tasks.schema import HARD
 
-KIND: Final = "hard"
 TABLE_NAME: Final = "hard.csv"
 SCORES_NAME: Final = "hard_scores.npz"
 REPORT_NAME: Final = "report.html"
@@ -150,11 +152,12 @@ def hard_task(
     }
     return Task(
         job=lambda this: _find(this, dataset, options, asked),
-        kind=KIND,
+        kind=HARD,
         config=config,
         dataset=dataset.name,
         stages=_TRAINING if labeled else _STAGES,
         files=lambda: (*dataset.files(), *(train.files() if train is not None else ())),
+        digest=lambda: dataset.digest() + (train.digest() if train is not None else ""),
         notices=tuple(notes),
     )
 
@@ -195,11 +198,14 @@ def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -
 
 
 def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Outcome:
+    said = asked.said
+    if said is None and isinstance(asked.model, ForeignClassifier) and asked.model.form.input.fit != "stretch":
+        said = _of_files(this, dataset, asked.model, options)
     done = search(
         dataset,
         train=asked.train,
         model=asked.model,
-        said=asked.said,
+        said=said,
         detection=asked.boxes,
         detector=asked.detector,
         labeled=asked.labeled,
@@ -243,6 +249,22 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
     )
     write_text(this.out.target(REPORT_NAME), render(page))
     return Outcome(_result(dataset, found, rows, None if asked.copies is None else len(key)), tuple(failures))
+
+
+def _of_files(this: Run, dataset: Dataset, model: ForeignClassifier, options: Parameters) -> Said:
+    """What a model says of images as it wants to see them: a square thumbnail has lost their shape."""
+    labeling = pre_label(
+        dataset,
+        model,
+        threads=options.threads,
+        device=device_of(options.device),
+        max_pixels=options.max_pixels,
+        folder=this.cache,
+        stage=this.stage,
+        stopped=this.stopped,
+    )
+    sources = tuple(sample.source for sample in dataset)
+    return Said(sources, labeling.labels, labeling.probabilities)
 
 
 def _confidences(samples: tuple[Sample, ...]) -> npt.NDArray[np.float32]:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from engine.dataset import Dataset
-from engine.hard.combine import Residual, reviews_to_reach
+from engine.hard.asking import Search
+from engine.hard.combine import GOALS, Residual, reviews_to_reach
 from engine.hard.examples import HardExamples
 from engine.hard.reasons import REASONS
-from engine.hard.search import Search
 from engine.images import Pixels
 from engine.manifest import format_sample
 from engine.report import (
@@ -43,8 +43,6 @@ SHOWN: Final = 240
 #: Training images beside one: of its label, and of another.
 _NEAR_SAME: Final = 3
 _NEAR_OTHER: Final = 1
-#: Shares of right labels for which the page says how much is to be reviewed.
-GOALS: Final = (0.98, 0.995)
 _ADVICE: Final = "labelengine confirm OUT --labels decisions.jsonl --by NAME"
 _ADVICE_LABELED: Final = f"{_ADVICE} --replace"
 #: Colors of boxes: hard ones, others.

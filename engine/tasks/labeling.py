@@ -37,6 +37,7 @@ from engine.label.labeling import MEMBERS, auto_label
 from engine.label.opinions import Unfinished
 from engine.label.plan import NETWORK_STAGE
 from engine.label.results import Labeling, annotated
+from engine.label.targets import human_labels
 from engine.manifest import write_manifest
 from engine.models import save_model
 from engine.outfolder import OutFolder
@@ -113,6 +114,7 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
         dataset=dataset.name,
         stages=_stages(config.algorithm_type or DEFAULT_ALGORITHM, options.networks),
         files=dataset.files,
+        digest=dataset.digest,
         notices=tuple(lines),
     )
 
@@ -154,12 +156,14 @@ def _label(
     except Unfinished as stopped:
         _save(this.out, stopped.verdict.classifier, stopped.verdict.found)
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
+    assert isinstance(labeling.classifier, Classifier)
+    _save(this.out, labeling.classifier, labeling.choices)  # now, for a stop in what follows shall not lose it
     for line in (*labeling.notes, *(f"{count:,} images: {what}" for what, count in labeling.survey.notes.items())):
         this.note(line)
     found, vectors = _hard_examples(this, dataset, labeling, hard, options.seed)
     samples = annotated(dataset.samples, labeling, time=made_at(config))
     samples = marked(samples, found, np.flatnonzero(labeling.automatic).tolist(), labeling.labels)
-    return delivered(this, dataset, labeling, samples, found, vectors, config, options, copies, saving=True)
+    return delivered(this, dataset, labeling, samples, found, vectors, config, options, copies, saved=True)
 
 
 def delivered(
@@ -173,14 +177,14 @@ def delivered(
     options: Parameters,
     copies: str | None,
     *,
-    saving: bool = False,
+    saved: bool = False,
     source: str | None = None,
 ) -> Outcome:
     """Write all that a labeling leaves in OUT. samples: with their labels and marks. vectors: (n, d), how images look.
-    copies: the folder of key samples; None: none are copied. saving: the model, too. source: what the labels come from,
-    in words of the page."""
+    copies: the folder of key samples; None: none are copied. saved: whether the model is there. source: what the labels
+    come from, in words of the page."""
     failures = [*dataset.failures, *labeling.survey.failures]
-    written = _write_result(this, dataset.with_samples(samples), labeling, failures, saving=saving)
+    written = _write_result(this, dataset.with_samples(samples), labeling, failures)
     write_further(this, dataset.with_samples(samples), written, labeling, config)
     scope = config.confidence_scope or DEFAULT_SCOPE
     key = np.flatnonzero(labeling.automatic & within(labeling.confidences, scope) & found.hard)
@@ -200,7 +204,7 @@ def delivered(
     )
     write_text(this.out.target(REPORT_NAME), render(page))
     result = _result(dataset, labeling, found, scope, None if copies is None else len(key))
-    result["model_path"] = MODEL_FOLDER if saving else None
+    result["model_path"] = MODEL_FOLDER if saved else None
     return Outcome(result, tuple(failures))
 
 
@@ -220,10 +224,8 @@ def _hard_examples(
     return hard_examples(evidence, config, seed=seed), evidence.views[0].vectors if evidence.views else None
 
 
-def _write_result(
-    this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure], *, saving: bool
-) -> list[Sample]:
-    """The manifest, the table, the probabilities and the model; gives the samples as the manifest has them."""
+def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: list[Failure]) -> list[Sample]:
+    """The manifest, the table and the probabilities; gives the samples as the manifest has them."""
     advance = this.stage("writing the result", len(dataset))
     tally = Tally()
     written = list(settled(dataset, this.out, tally))
@@ -234,13 +236,10 @@ def _write_result(
         sources,
         labeling.labels,
         labeling.probabilities[:own],
-        labeling.targets.labeled[:own],
+        np.array([bool(human_labels(sample)) for sample in written[:own]], bool),  # of unreadable images, too
         labeling.judges[:own],
     )
     write_probabilities(this.out.target(PROBABILITIES_NAME), said)
-    if saving:
-        assert isinstance(labeling.classifier, Classifier)
-        _save(this.out, labeling.classifier, labeling.choices)
     advance(len(dataset))
     for line in tally.notes:
         this.note(line)

@@ -19,11 +19,12 @@ from engine.detect.detector import BoxDetector
 from engine.detect.results import annotated as annotated_boxes
 from engine.detect.sketches import human_drawings
 from engine.errors import UsageError
+from engine.hard.asking import NOBODY, Said, Search
 from engine.hard.box_look import Detecting
 from engine.hard.config import HardConfig
 from engine.hard.detected import LOOKING, MEASURING, hard_detections
 from engine.hard.marks import marked, marked_boxes
-from engine.hard.search import NOBODY, Said, Search, search
+from engine.hard.search import search
 from engine.label.classifier import Classifier, ImageClassifier
 from engine.label.results import annotated
 from engine.label.targets import human_labels
@@ -102,6 +103,7 @@ def prelabeling_task(request: TaskRequest, dataset: Dataset, chosen: Chosen) -> 
         dataset=dataset.name,
         stages=_STAGES,
         files=lambda: (*dataset.files(), *(each for each in chosen.path.iterdir() if each.is_file())),
+        digest=dataset.digest,
         notices=(*dataset.notes, *notices(request)),
     )
 

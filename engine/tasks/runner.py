@@ -9,6 +9,7 @@ The command line, Python and a server wrap `run` and add nothing. Knows nothing 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from engine.errors import EngineError, Failure, InputError, OutputError, Stopped
-from engine.files import write_bytes
+from engine.files import as_json, write_bytes
 from engine.outfolder import JOURNAL, OutFolder
 
 TASK_NAME: Final = "task.json"
@@ -79,7 +80,8 @@ class Task:
     job: the work; it gets the `Run`. kind: a task type, or the name of a command. config: what was asked for, as JSON
     values; `--resume` goes on with a task only if this is the same. dataset: its name. stages: the share of the time
     that each is expected to take, from which progress is made; in percent where some stand for others. files: what will
-    be read, which no clearing of OUT may delete. notices: what is known already.
+    be read, which no clearing of OUT may delete. digest: what tells the data from others of the same name. notices:
+    what is known already.
     """
 
     job: Callable[[Run], Outcome]
@@ -88,6 +90,7 @@ class Task:
     dataset: str
     stages: Mapping[str, float]
     files: Callable[[], Iterable[Path]] = tuple
+    digest: Callable[[], str] = str
     notices: tuple[str, ...] = ()
     export_type: int | None = None
 
@@ -97,6 +100,7 @@ class Run:
     """A task on its way: where its job writes, whom it tells, and whether it shall stop."""
 
     task: Task
+    id: str
     out: OutFolder
     reporter: Reporter
     stop: Event
@@ -155,15 +159,14 @@ class Run:
         """Write task.json as things stand; gives what it says."""
         self._written = time.perf_counter()
         answer = self.answer()
-        content = orjson.dumps(answer, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        write_bytes(self.out.folder / TASK_NAME, content)
+        write_bytes(self.out.folder / TASK_NAME, as_json(answer))
         return answer
 
     def answer(self) -> dict[str, Any]:
         """The task as the specification answers it, and what it does not ask for (from `failures` on)."""
         detail = "" if self.error is None else str(self.error) or type(self.error).__name__
         return {
-            "task_id": task_id(self.task),
+            "task_id": self.id,
             "task_name": self.task.config.get("name") or f"{self.task.kind} {self.task.dataset}",
             "task_type": self.task.kind,
             "status": int(self.status),
@@ -246,16 +249,16 @@ def run(
     Raises OutputError when `out` may not be written to, Stopped when `stop` was set, and what the job raises; in the
     last two cases task.json says so.
     """
-    before = _earlier(out)
+    before, identity = _earlier(out), task_id(task)
     if resume and not overwrite and before.get("status") == Status.SUCCEEDED:
-        return _finished(before, task, out)
+        return _finished(before, identity, out)
     again = resume or overwrite or before.get("status") == Status.FAILED
     _check_resumable(out, before, again)
     with OutFolder(out, overwrite=again, inputs=task.files) as folder:
         if not resume:
             shutil.rmtree(out / CACHE, ignore_errors=True)
         folder.target(TASK_NAME)
-        this = Run(task, folder, reporter or Silent(), stop or Event())
+        this = Run(task, identity, folder, reporter or Silent(), stop or Event())
         for line in task.notices:
             this.note(line)
         try:
@@ -277,8 +280,8 @@ def run(
 
 def task_id(task: Task) -> str:
     """The same for the same task on the same data: 32 hexadecimal digits."""
-    told = orjson.dumps([task.kind, task.dataset, task.config], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(told).hexdigest()[:32]
+    told = json.dumps([task.kind, task.dataset, task.digest(), task.config], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 def read_answer(out: Path) -> dict[str, Any]:
@@ -303,9 +306,11 @@ def _earlier(out: Path) -> dict[str, Any]:
         return {}
 
 
-def _finished(before: dict[str, Any], task: Task, out: Path) -> dict[str, Any]:
-    if before.get("task_id") != task_id(task):
-        raise OutputError(f"{out}: holds the finished result of another task; --overwrite replaces it")
+def _finished(before: dict[str, Any], identity: str, out: Path) -> dict[str, Any]:
+    if before.get("task_id") != identity:
+        raise OutputError(
+            f"{out}: holds the finished result of another task, or of other data; --overwrite replaces it"
+        )
     return before
 
 

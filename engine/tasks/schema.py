@@ -49,6 +49,8 @@ TaskType = Literal["auto-label", "pre-label", "auto-grouping", "auto-deploy"]
 AUTO_LABEL: Final = "auto-label"
 PRE_LABEL: Final = "pre-label"
 AUTO_GROUPING: Final = "auto-grouping"
+#: A task of ours, beside those of the specification.
+HARD: Final = "hard"
 AUTO_DEPLOY: Final = "auto-deploy"
 
 AndOr = Literal["OR", "AND"]

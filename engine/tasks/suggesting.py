@@ -98,6 +98,7 @@ def suggest_task(
         dataset=dataset.name,
         stages=_STAGES,
         files=dataset.files,
+        digest=dataset.digest,
         notices=dataset.notes,
     )
 

@@ -1,0 +1,180 @@
+"""Hard examples among automatic boxes, whoever drew them.
+
+In: samples, and the training samples from elsewhere with a detector to ask, if there is one; or the `Detection` that
+drew the boxes. Out: a `Search`, with a label each box in question, in the order of `Sample.boxes`. Knows nothing of
+labels of images, or of how detectors are trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.dataset import Dataset
+from engine.detect.results import Detection
+from engine.embeddings import content_vectors
+from engine.errors import InputError
+from engine.hard.asking import LOOKING, READING, READING_TRAINING, Search, Setting, contents, first_of, sources_of
+from engine.hard.box_look import Detecting, Looked, box_changes
+from engine.hard.boxes import Sights, boxes_of, hard_boxes
+from engine.hard.config import HardConfig
+from engine.hard.crops import crops
+from engine.hard.detected import hard_detections
+from engine.hard.questions import box_labels, has_automatic_boxes
+from engine.hard.sequential import sequences_in
+from engine.samples import Sample
+from engine.sources import Sources
+from engine.survey import Survey, box_array
+
+
+def among_boxes(
+    samples: Dataset | Sequence[Sample],
+    train: Dataset,
+    detector: Detecting | None,
+    setting: Setting,
+    config: HardConfig,
+) -> Search:
+    """Every automatic box is held against what people drew, and against what the detector draws on altered images."""
+    side = setting.encoder.size
+    found = setting.surveyed(samples, side, READING)
+    of_train = setting.surveyed(train, side, READING_TRAINING)
+    together = _joined(found, of_train)
+    everything = [*samples, *train]
+    altering = len(samples) if detector is not None and config.altering else 0
+    advance = setting.stage(LOOKING, 2 * len(everything) + altering)
+    of_images = contents([found, of_train], setting, advance)
+    paths, boxes, rows = [], [], []
+    for row, sample in enumerate(everything):
+        shapes = sample.boxes
+        if shapes and together.readable[row]:
+            origin = sources_of(samples) if row < len(samples) else train.sources
+            paths.append(origin.path(sample.source))
+            boxes.append(box_array(shapes))
+        rows += [bool(together.readable[row])] * len(shapes)
+    of_boxes = torch.full((len(rows), 1), torch.nan)
+    if paths:
+        threads = setting.threads or os.cpu_count() or 1
+        inside = partial(
+            crops, paths, boxes, side=side, threads=threads, max_pixels=setting.max_pixels, stopped=setting.stopped
+        )
+        share = len(everything) / max(1, sum(map(len, boxes)))
+        vectors = content_vectors(
+            inside,
+            encoder=setting.encoder,
+            device=setting.device,
+            progress=lambda done: advance(len(everything) + int(share * done)),
+        )
+        of_boxes = torch.full((len(rows), vectors.shape[1]), torch.nan)
+        of_boxes[torch.tensor(rows)] = vectors
+    advance(2 * len(everything))
+    altered = {}
+    if detector is not None and config.altering:
+        altered = _box_changes(
+            everything,
+            np.flatnonzero(found.readable).tolist(),
+            sources_of(samples),
+            detector,
+            setting,
+            config,
+            lambda done: advance(2 * len(everything) + done),
+        )
+    order = sequences_in(samples)
+    sights = Sights(of_images, of_boxes)
+    answer = hard_boxes(everything, together, sights, order, config, altered=altered, seed=setting.seed)
+    told = torch.tensor([[any(label.by_human for label in box_labels(sample))] for sample in everything])
+    notes = []
+    if config.altering and detector is None:
+        notes.append("aug_consistent_mining did not run: it asks the detector that predicted, and there is none")
+    if not bool(told.any()):
+        notes.append("there is no training set: nothing tells what boxes of a label look like")
+    failures = (*found.failures, *of_train.failures)
+    rows_asked = np.flatnonzero([has_automatic_boxes(sample) for sample in samples])
+    return Search(
+        first_of(answer, len(samples)), rows_asked, True, False, train, found, of_images, told, failures, tuple(notes)
+    )
+
+
+def _box_changes(
+    everything: Sequence[Sample],
+    rows: Sequence[int],
+    sources: Sources,
+    detector: Detecting,
+    setting: Setting,
+    config: HardConfig,
+    advance: Callable[[int], None],
+) -> dict[int, Tensor]:
+    """By reason (m,) how much each of all boxes changes on altered images; NaN for those that are not in question.
+    rows: of the samples that can be read."""
+    every = boxes_of(everything)
+    first, last = (
+        torch.searchsorted(every.rows, torch.tensor(rows, dtype=torch.int64), right=right).tolist()
+        for right in (False, True)
+    )
+    places, looked = [torch.zeros(0, dtype=torch.int64)], []
+    for row, start, end in zip(rows, first, last, strict=True):
+        mine = every.asked[start:end].nonzero()[:, 0]
+        if len(mine):
+            at = mine + start
+            xyxy = torch.from_numpy(box_array(everything[row].boxes))[mine]
+            path = sources.path(everything[row].source)
+            looked.append(Looked(path, xyxy, every.columns[at], every.confidences[at], -1))
+            places.append(at)
+    found = box_changes(
+        looked,
+        detector,
+        config.altering,
+        names=every.names,
+        threads=setting.threads or os.cpu_count() or 1,
+        max_pixels=setting.max_pixels,
+        progress=advance,
+        stopped=setting.stopped,
+    )
+    changes = {reason: torch.full((len(every),), torch.nan) for reason in found}
+    for reason, change in found.items():
+        changes[reason][torch.cat(places)] = change
+    return changes
+
+
+def _joined(first: Survey, second: Survey) -> Survey:
+    """Two surveys as one, without their thumbnails."""
+    return replace(
+        first,
+        features=np.concatenate([first.features, second.features]),
+        sizes=np.concatenate([first.sizes, second.sizes]),
+        boxes=(*first.boxes, *second.boxes),
+        box_area_std=np.concatenate([first.box_area_std, second.box_area_std]),
+        thumbnails=None,
+        failures=(*first.failures, *second.failures),
+    )
+
+
+def among_detections(
+    samples: Dataset | Sequence[Sample], detection: Detection, setting: Setting, config: HardConfig
+) -> Search:
+    """Every automatic box is judged by the networks that drew it, which are asked again."""
+    found = setting.surveyed(samples, setting.encoder.size, READING)
+    answer, vectors = hard_detections(
+        samples,
+        detection,
+        config,
+        sources=sources_of(samples),
+        folder=setting.folder,
+        threads=setting.threads or os.cpu_count() or 1,
+        max_pixels=setting.max_pixels,
+        seed=setting.seed,
+        stage=setting.stage,
+        stopped=setting.stopped,
+    )
+    rows = np.flatnonzero(detection.automatic)
+    if not len(rows):
+        raise InputError("hard examples are looked for among automatic boxes, got none that a person has not confirmed")
+    told = torch.from_numpy(detection.sketches.labeled)[:, None]
+    nobody = Dataset((), Sources(Path()))
+    return Search(answer, rows, True, False, nobody, found, vectors, told, found.failures, ())
