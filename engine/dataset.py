@@ -95,16 +95,18 @@ class Dataset(Sequence[Sample]):
                     if source:
                         yield self.sources.path(source)
 
-    def digest(self) -> str:
-        """64 hexadecimal digits of what it holds: sources, and what people said of them."""
+    def digest(self, *, automatic: bool = False) -> str:
+        """64 hexadecimal digits of what it holds: sources, and what people said of them. automatic: what machines said,
+        too."""
         digest = hashlib.sha256()
         for sample in self.samples:
             said = [
-                (label.name, () if label.drawing is None else label.drawing.shapes)
+                (label.name, label.confidence, () if label.drawing is None else label.drawing.shapes)
                 for label in sample.labels
-                if label.by_human
+                if label.by_human or automatic
             ]
-            digest.update(repr((sample.source, said)).encode("utf-8", "surrogatepass"))
+            marks = (sample.hard, sample.hard_coefficient) if automatic else ()
+            digest.update(repr((sample.source, said, marks)).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -53,7 +54,16 @@ def as_json(document: object, *, indent: bool = True) -> bytes:
     try:
         return orjson.dumps(document, option=option)
     except orjson.JSONEncodeError:
-        return json.dumps(document, indent=2 if indent else None).encode() + b"\n"
+        return json.dumps(_finite(document), indent=2 if indent else None).encode() + b"\n"
+
+
+def _finite(value: object) -> object:
+    """The same with null in place of numbers that JSON does not have, as orjson writes it."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_text(path: Path, text: str) -> None:

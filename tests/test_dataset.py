@@ -481,3 +481,7 @@ def test_a_digest_tells_what_people_said(tmp_path: Path) -> None:
 
     plain, machine = of(), of(Label(0, "cat", annotated_by="modelarts/active-learning"))
     assert plain == machine != of(Label(0, "cat")) != of(Label(0, "dog"))
+    sure, unsure = (Label(0, "cat", annotated_by="a-model", confidence=each) for each in (0.9, 0.2))
+    said = [Dataset((Sample("a.jpg", (each,)),), Sources(tmp_path)) for each in (sure, unsure)]
+    assert said[0].digest() == said[1].digest()
+    assert said[0].digest(automatic=True) != said[1].digest(automatic=True)

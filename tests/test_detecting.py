@@ -172,6 +172,19 @@ def test_the_same_seed_and_steps_give_the_same_boxes(tmp_path: Path, algorithm_t
     )
 
 
+def test_a_stop_while_boxes_are_looked_for_keeps_the_detector(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path, 4, 2)
+
+    def stage(name: str, total: int) -> Any:
+        if name == "labeling":
+            raise Stopped("stopped on request")
+        return lambda done: None
+
+    with pytest.raises(Unfinished, match="stopped on request") as stopped:
+        quick(dataset, min_per_class=2, steps=(2,), networks=1, stage=stage)
+    assert stopped.value.verdict is not None and len(stopped.value.verdict.detector.networks) == 1
+
+
 @pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_result(tmp_path: Path, algorithm_type: str) -> None:
     dataset, _ = scenes(tmp_path / "few", 6, 3)
@@ -520,7 +533,6 @@ def test_boxes_of_a_model_that_was_here_before_are_judged_by_what_people_drew(
     usual = [each for each in np.flatnonzero(told.automatic).tolist() if each != row]
     assert np.nanmedian([found.scores[11][each] for each in usual]) < 0.95  # counts are held against people's
     assert all(np.isfinite(found.scores[number][row]) for number in (2, 3, 30))
-    assert found.coefficients[row] >= found.labels.coefficients[found.labels.rows == row].max() - 1e-6
 
 
 # ---- The task.
@@ -816,7 +828,7 @@ def test_boxes_are_drawn_where_they_are_on_pictures_that_were_decoded_smaller(tm
     assert red.min(axis=0) / (height, width) == pytest.approx([0.5, 0.5], abs=0.03)
 
 
-@pytest.mark.parametrize(("steps", "fast", "accurate"), [(90, 1, 1), (900, 2, 1), (2_100, 3, 2), (90_000, 3, 3)])
+@pytest.mark.parametrize(("steps", "fast", "accurate"), [(90, 1, 1), (1_300, 2, 1), (2_100, 3, 2), (90_000, 3, 3)])
 def test_as_many_networks_as_there_is_time_for(tmp_path: Path, steps: float, fast: int, accurate: int) -> None:
     assert members_for("fast", steps, tmp_path / "fast") == fast
     assert members_for("accurate", steps, tmp_path / "accurate") == accurate

@@ -178,7 +178,7 @@ def test_what_is_seen_often_is_altered_strongly() -> None:
     assert not half.flip_horizontal
 
 
-def test_altered_images_are_whole_numbers_of_float32_where_networks_compute_in_bfloat16() -> None:
+def test_altered_images_are_float32_where_networks_compute_in_bfloat16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         within = altered(images(3), STRONG, generator_of("a"))
     assert within.dtype == torch.float32 and torch.equal(within, altered(images(3), STRONG, generator_of("a")))
@@ -298,6 +298,27 @@ def test_a_step_whose_gradient_is_no_number_is_not_taken() -> None:
     training = train("t", network(), 12, Recipe(), loss, bfloat16=False, watch=Watch())
     assert training.recoveries == 1 and training.finished
     assert all(bool(value.isfinite().all()) for value in training.average.state_dict().values())
+
+
+def test_a_network_is_compiled_where_a_person_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: seen.append(options))
+    pixels, told = learnable()
+    loss = supervised(lambda rows: pixels[rows], told, (False, False), 8, 0, multi_label=False)
+    compiled = train("t", network(outputs=2), 3, Recipe(compiled=True), loss, bfloat16=False, watch=Watch())
+    assert seen == [{"dynamic": False}] and weights(compiled) == weights(run(3))
+
+
+def test_what_compiling_needs_is_said_in_a_line() -> None:
+    compiler_failed = type("InvalidCxxCompiler", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def broken(training: Training) -> Tensor:
+        raise compiler_failed("no g++\nand more")
+
+    with pytest.raises(UsageError, match=r"^compile: torch.compile must work here .*, got no g\+\+$"):
+        train("t", network(), 3, Recipe(compiled=True), broken, bfloat16=False, watch=Watch())
+    with pytest.raises(compiler_failed):
+        train("t", network(), 3, Recipe(), broken, bfloat16=False, watch=Watch())
 
 
 def test_the_clock_is_kept_with_each_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +489,7 @@ def test_beliefs_begin_with_whoever_is_right_about_labels_not_seen() -> None:
     told[30:] = 0
     pool = Pool(lambda rows: rows, told, ("a", "b", "c"), False, 16, torch.device("cpu"))
     fold = torch.arange(30) % 2
-    plan = Plan(NetworkSpec(16, (8,), 3), 8, fold, 2, None, (False, False), False, 0, 0, {})
+    plan = Plan(NetworkSpec(16, (8,), 3), 8, fold, 2, None, (False, False), False, False, 0, 0, {})
     right, even = truth * 0.94 + 0.02, torch.full((60, 3), 1 / 3)
     shares = torch.full((3,), 1 / 3)
 

@@ -143,12 +143,12 @@ def test_no_more_networks_than_parts_of_the_labels(few: Dataset) -> None:
     assert labeling.choices["networks"] == labeling.choices["folds"] <= 6
 
 
-def test_what_is_reported_was_not_chosen_for(few: Dataset) -> None:
+def test_what_is_reported_was_not_chosen_for() -> None:
     """Temperatures and shares are fitted on labels that are not the ones reported on: never better than on these."""
     logits = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
     truth = torch.nn.functional.one_hot(torch.arange(60) % 3, 3).bool()
     seen = _weighed(logits, logits.flip(1), truth, False).together(logits, logits.flip(1))
-    unseen = _unseen(logits, logits.flip(1), truth, False, 0)
+    unseen, _ = _unseen(logits, logits.flip(1), truth, False, 0)
     assert mean_log_loss(unseen, truth, multi_label=False) > mean_log_loss(seen, truth, multi_label=False)
     torch.testing.assert_close(unseen.sum(dim=1), torch.ones(60))
 
@@ -183,6 +183,17 @@ def test_a_run_that_goes_on_has_only_the_rest_of_the_time(few: Dataset, tmp_path
         label(few, steps=(), minutes=0.2, folder=tmp_path, stopped=lambda: time.perf_counter() - began > 4)
     (file,) = tmp_path.glob("training-*/steps.json")
     assert orjson.loads(file.read_bytes())["spent"] > 3.5
+
+
+def test_time_that_a_killed_run_has_used_is_known(
+    few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With each checkpoint, not only where a training begins or ends."""
+    monkeypatch.setattr("engine.label.training._EVERY", 0.0)
+    kept = []
+    monkeypatch.setattr(Clock, "keep", lambda self: kept.append(len(self.decided)))
+    label(few, steps=(5,), folder=tmp_path)
+    assert kept.count(1) >= 5 and kept.count(2) >= 5
 
 
 def test_epochs_are_another_way_to_say_steps(few: Dataset) -> None:

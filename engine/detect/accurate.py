@@ -62,27 +62,25 @@ def accurate(
     """
     before: list[BoxMember] = []
     after: list[BoxMember] = []
-    seconds = [step_seconds, _COST * step_seconds]
+    with_a_teacher = _COST * step_seconds
     while len(after) < plan.members and not watch.stopped():
         part, left = len(after), plan.members - len(after)
         seen = seen_by(plan, part)
-        steps = clock.steps(ALONE / left, seconds[0])
+        steps = clock.steps(ALONE / left, step_seconds)
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
-        began = clock.now()
         net = new_detector(pool, seen, plan, part)
         loss = from_labels(pool, plan, seen, "accurate", part)
-        before.append(trained_member(pool, plan, part, net, loss, steps, name="accurate", watch=own))
-        seconds[0] = max(seconds[0], (clock.now() - began) / steps)
+        with clock.paced(steps, step_seconds):
+            before.append(trained_member(pool, plan, part, net, loss, steps, name="accurate", watch=own))
         if before[-1].trained < 1:
             break
-        steps = clock.steps((1 - ALONE) / (left - ALONE), seconds[1])
+        steps = clock.steps((1 - ALONE) / (left - ALONE), with_a_teacher)
         own = replace(watch, progress=stage(TEACHING_STAGE.format(part + 1, plan.members), steps))
-        began = clock.now()
         loss = with_teacher(pool, plan, seen, before[-1].network, "taught", part)
         gentle = replace(plan, recipe=replace(plan.recipe, learning_rate=_RATE * plan.recipe.learning_rate))
         net = trainable(before[-1].network)
-        after.append(trained_member(pool, gentle, part, net, loss, steps, name="taught", watch=own))
-        seconds[1] = max(seconds[1], (clock.now() - began) / steps)
+        with clock.paced(steps, with_a_teacher):
+            after.append(trained_member(pool, gentle, part, net, loss, steps, name="taught", watch=own))
     if len(after) < plan.members or after[-1].trained < 1:
         return verdict_of(pool, plan, [replace(each, trained=min(each.trained, _ALMOST)) for each in before])
     return _better(verdict_of(pool, plan, before), verdict_of(pool, plan, after))

@@ -38,6 +38,7 @@ from engine.errors import Failure, Stopped, UsageError
 from engine.files import write_text
 from engine.images import MAX_PIXELS, Pixels
 from engine.label.clock import Clock
+from engine.label.crossfit import NOT_COMPILED
 from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, check_lengths, unbroken
 from engine.label.plan import Stage
 from engine.label.targets import LEAST_PER_CLASS
@@ -73,6 +74,7 @@ def auto_detect(
     networks: int | None = None,
     trunk: Trunk | None = None,
     precision: str = "auto",
+    compiled: bool = False,
     score_threshold: float | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -91,14 +93,15 @@ def auto_detect(
     algorithm_type: `fast` learns from labeled images only, `accurate` from all. minutes: for everything; None chooses
     by the number of images and the device. steps: of each training in its order instead, the last one again and again;
     with the same seed, machine, precision and networks they repeat a result exactly, whatever the time, on a CPU.
-    epochs: times that a network sees every labeled image, another way to say steps. min_per_class: images that each
-    label needs. least_unlabeled: images that must be left to label. image_size: longer side of what networks see, in
-    pixels; None chooses it by the boxes. networks: how many are trained; None: as many as there is time for, three at
-    most. trunk: one that was trained, to begin with (`read_trunk`); None: from scratch. precision: auto times bfloat16
-    against float32. score_threshold: confidence from which on boxes are given, instead of one a class that is best by
-    F1. folder: keeps checkpoints, for a call that goes on; None: a temporary one. reserve: seconds of `minutes` that
-    the caller needs afterwards, beside `looks` at every image by one network. stage: called with the name and the total
-    of each stage, gives what to call with the number done. note: told at once what a person should know.
+    epochs: another way to say steps: in each training as many as a network needs to see every labeled image so often.
+    min_per_class: images that each label needs. least_unlabeled: images that must be left to label. image_size: longer
+    side of what networks see, in pixels; None chooses it by the boxes. networks: how many are trained; None: as many as
+    there is time for, three at most. trunk: one that was trained, to begin with (`read_trunk`); None: from scratch.
+    precision: auto times bfloat16 against float32. compiled: whether networks are (torch.compile). score_threshold:
+    confidence from which on boxes are given, instead of one a class that is best by F1. folder: keeps checkpoints, for
+    a call that goes on; None: a temporary one. reserve: seconds of `minutes` that the caller needs afterwards, beside
+    `looks` at every image by one network. stage: called with the name and the total of each stage, gives what to call
+    with the number done. note: told at once what a person should know.
 
     Raises InputError when the rules of the specification are not kept (each label on five images, something unlabeled),
     UsageError for an option out of range; once `stopped()` says so, Stopped, and from training on Unfinished with the
@@ -117,6 +120,8 @@ def auto_detect(
     rules(drawn, there)
     canvas, notes = canvas_for(samples, sources, drawn, device, image_size)
 
+    if compiled:
+        torch.compiler.reset()  # what was compiled for other calls counts against what is kept
     with tempfile.TemporaryDirectory() as temporary, torch_threads(computing):
         folder = folder or Path(temporary)
         learned = _some(unlabeled, seed) if algorithm_type == "accurate" else []
@@ -142,11 +147,10 @@ def auto_detect(
         digest = _digest(samples, sketches)
         seen = (digest, canvases.digest)
         asked: tuple[object, ...] = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
-        if trunk is not None:
-            asked = (*asked, trunk.digest)
+        asked = (*asked, *((trunk.digest,) if trunk is not None else ()), *(("compiled",) if compiled else ()))
         work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
-        settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk)
+        settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
         if epochs:
             clock.given = (math.ceil(epochs * len(pool.labeled) / (batch_size or BATCH)),)
@@ -169,9 +173,9 @@ def auto_detect(
         judges = np.full(len(samples), -1, np.int64)
         judges[canvases.index[pool.labeled.numpy()]] = verdict.judge.numpy()
         failures = [*canvases.failures, *fit.failures]
-        advance = stage(LABELING, len(unlabeled))
         asking = partial(found_boxes, threads=threads, device=device, max_pixels=max_pixels, stopped=stopped)
         try:
+            advance = stage(LABELING, len(unlabeled))
             for row, found in asking(samples, sources, unlabeled, detector, progress=advance):
                 if isinstance(found, Failure):
                     failures.append(found)
@@ -284,8 +288,8 @@ def _with_precision(pool: BoxPool, plan: BoxPlan, precision: str, clock: Clock, 
 
 #: Steps on labeled images that a network is worth having for, and how many networks there are beside what teaches them.
 #: (60 labeled images of blood cells, 2 cores without AMX, mAP50:95: 0.576 by two networks with 244 and 223 steps, 0.580
-#: by three with 400 each, 0.594 by one that has seen all labels, with 1,300.)
-_WORTH: Final = {"fast": 400, "accurate": 1000}
+#: and 0.584 by three with 410 and 440 each, 0.594 by one with 1,300 that has seen all labels.)
+_WORTH: Final = {"fast": 600, "accurate": 1000}
 
 
 def members_for(algorithm_type: str, steps: float, file: Path) -> int:
@@ -304,7 +308,8 @@ _FORWARD_SHARE: Final = 0.35
 def _labeling_seconds(pool: BoxPool, plan: BoxPlan, step_seconds: float, images: int, looks: int) -> float:
     """What asking all networks about so many images will take, and `looks` more by one."""
     views = plan.members * (1 + sum(plan.flips)) + looks
-    return (images + len(pool.labeled)) * views * step_seconds / plan.batch * _FORWARD_SHARE
+    slower = NOT_COMPILED if plan.recipe.compiled else 1.0
+    return (images + len(pool.labeled)) * views * slower * step_seconds / plan.batch * _FORWARD_SHARE
 
 
 def _check_options(algorithm_type: str, minutes: float | None, precision: str, threshold: float | None) -> None:

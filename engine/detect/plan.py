@@ -48,7 +48,7 @@ _EVEN: Final = 0.18
 @dataclass(frozen=True, slots=True)
 class BoxSettings:
     """What a person may ask for; None: chosen here. members: networks. threshold: confidence from which on boxes are
-    given. trunk: one that was trained, to begin with; None: from scratch."""
+    given. trunk: one that was trained, to begin with; None: from scratch. compiled: whether networks are."""
 
     seed: int = 0
     batch_size: int | None = None
@@ -56,6 +56,7 @@ class BoxSettings:
     members: int | None = None
     threshold: float | None = None
     trunk: Trunk | None = None
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,13 @@ def plan_for(pool: BoxPool, settings: BoxSettings, *, folds: int, members: int) 
         "flips_keep": kept,
         "device": pool.device.type,
         **({"trunk": spec.trunk} if spec.trunk else {}),
+        **({"compiled": True} if settings.compiled else {}),
     }
-    recipe = Recipe(learning_rate=settings.learning_rate or LEARNING_RATE, gently={"trunk.": _TRUNK_RATE})
+    recipe = Recipe(
+        learning_rate=settings.learning_rate or LEARNING_RATE,
+        gently={"trunk.": _TRUNK_RATE},
+        compiled=settings.compiled,
+    )
     return BoxPlan(
         spec,
         (height, width),
@@ -170,7 +176,7 @@ def supervised_seconds(pool: BoxPool, plan: BoxPlan) -> float:
         return detection_loss(net(x), wanted(boxes, plan.spec.outputs, *plan.shown))
 
     net = new_detector(pool, torch.arange(len(pool.labeled)), plan, "timing")
-    return step_seconds(net, loss, bfloat16=plan.bfloat16)
+    return step_seconds(net, loss, bfloat16=plan.bfloat16, compiled=plan.recipe.compiled)
 
 
 def _kept(pool: BoxPool, fold: Tensor, seed: int) -> dict[str, float]:

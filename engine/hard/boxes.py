@@ -111,7 +111,7 @@ def hard_boxes(
     nobody_around = torch.full((len(samples), 1), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, nobody_around)
     asked = by_box.labels.rows  # positions among the boxes
-    worst = worst_box(boxes.rows[asked], torch.from_numpy(by_box.labels.coefficients), len(samples))
+    worst = _worst_box(boxes.rows[asked], torch.from_numpy(by_box.labels.coefficients), len(samples))
     answer = judged(of_images, together, judge_of(of_images, together, config), least=worst, seed=seed)
     labels = HardLabels(
         boxes.rows[asked].numpy(),
@@ -182,7 +182,7 @@ def _composition(boxes: Boxes, n: int) -> Tensor:
     return shares / shares.sum(dim=1, keepdim=True)
 
 
-def worst_box(rows: Tensor, coefficients: Tensor, n: int) -> Tensor:
+def _worst_box(rows: Tensor, coefficients: Tensor, n: int) -> Tensor:
     """The largest coefficient of the boxes of each of n images, 0 where there is none. rows: (m,) the image of each."""
     return torch.zeros(n).scatter_reduce(0, rows, coefficients.float(), "amax")
 

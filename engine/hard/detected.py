@@ -27,7 +27,7 @@ from engine.detect.judging import matched
 from engine.detect.overlaps import box_iou
 from engine.detect.results import NOBODY, Detection
 from engine.hard.box_look import BoxSights, Looked, box_sights
-from engine.hard.boxes import OF_IMAGES, worst_box
+from engine.hard.boxes import OF_IMAGES
 from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples, HardLabels, judge_of, judged
 from engine.hard.measured import box_features, counted_boxes, image_features
@@ -318,8 +318,7 @@ def _of_images(
         one_missed = 1 - torch.exp(-missed)
         scores[0] = torch.where(there, torch.fmax(torch.fmax(empty, one_missed), unseen.nan_to_num(0.0)), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, torch.full((n, 2), torch.nan))
-    worst = worst_box(boxes.rows[drawn], torch.from_numpy(by_box.coefficients)[drawn], n)
-    return judged(evidence, together, judge_of(evidence, together, config), least=worst, seed=seed)
+    return judged(evidence, together, judge_of(evidence, together, config), seed=seed)
 
 
 def _is_wrong(detection: Detection, row: int) -> bool:

@@ -160,10 +160,12 @@ def _model_of_labels(
 
 
 def judged(evidence: Evidence, found: Mined, judge: Judge, *, least: Tensor | None = None, seed: int) -> HardExamples:
-    """What a judge makes of what was mined. least: (n,) of coefficients: an image is no surer than what is on it."""
+    """What a judge makes of what was mined. least: (n,) of coefficients by `weights`: an image is
+    no surer than what is on it."""
     there = evidence.predicted
     coefficients = torch.where(there, judge.coefficients(found.doubts(evidence), found.scores), 0.0)
     if least is not None:
+        assert judge.model is None, "what a review leaves follows the probabilities alone"
         coefficients = torch.where(there, torch.maximum(coefficients, least), 0.0)
     hard = there & (coefficients >= judge.threshold)
     choices: dict[str, Any] = {

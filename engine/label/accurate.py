@@ -80,9 +80,10 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     advance(len(pool.labeled))
     seconds = lesson_seconds(pool, plan, clock)
     clock.reserve += prediction_seconds(pool, plan, seconds(WHOLE), looks=plan.looks) + _SPREADING * len(pool)
-    clock.reserve += len(pool) * clock.measured(lambda: head_seconds(pool, head))
+    encoding = len(pool) * clock.measured(lambda: head_seconds(pool, head))
+    clock.reserve += 2 * encoding  # for the graph, and to label in the end
     start = _pretrained(pool, plan, clock=clock, stage=stage, watch=watch)
-    clock.reserve -= _SPREADING * len(pool)
+    clock.reserve -= _SPREADING * len(pool) + encoding
     if watch.stopped():
         return verdict_of(pool, plan, head, [])
     advance = stage("spreading labels", len(pool))
@@ -143,7 +144,10 @@ def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
         begun = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
         net = Projected(begun, generator_of("timing")).to(pool.device)
         return step_seconds(
-            net, lambda net: nearest_pairs(net(altered(views, policy, chance, side=side))), bfloat16=plan.bfloat16
+            net,
+            lambda net: nearest_pairs(net(altered(views, policy, chance, side=side))),
+            bfloat16=plan.bfloat16,
+            compiled=plan.compiled,
         )
 
     return mean_seconds(plan.image_size, seconds)
@@ -272,7 +276,7 @@ def _consistent_seconds(pool: Pool, plan: Plan) -> float:
                 teacher(altered(images[labeled:], WEAK, chance, side=side))
             return cross_entropy(net(altered(images, policy, chance, side=side)), targets, pool.multi_label).mean()
 
-        return step_seconds(net, loss, bfloat16=plan.bfloat16)
+        return step_seconds(net, loss, bfloat16=plan.bfloat16, compiled=plan.compiled)
 
     return mean_seconds(plan.image_size, seconds, AGREEMENT_SIDES)
 

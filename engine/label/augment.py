@@ -65,19 +65,23 @@ VIEWS: Final = Policy(
 )
 
 
+def between(epochs: float, few: float, many: float) -> float:
+    """Where a number lies between two others, by its logarithm: 0 at the first and below, 1 at the second and above."""
+    return min(1.0, max(0.0, math.log(max(epochs, 1e-9) / few) / math.log(many / few)))
+
+
 def policy_for(epochs: float) -> Policy:
     """How strongly images are altered that are seen so often."""
-    few, many = _SEEN
-    share = min(1.0, max(0.0, math.log(max(epochs, 1) / few) / math.log(many / few)))
+    share = between(epochs, *_SEEN)
     light, strong = asdict(LIGHT), asdict(STRONG)
 
-    def between(name: str) -> Any:
+    def mixed(name: str) -> Any:
         ends = light[name], strong[name]
         if isinstance(ends[0], tuple):
             return tuple(a + share * (b - a) for a, b in zip(*ends, strict=True))
         return ends[0] if isinstance(ends[0], bool) else ends[0] + share * (ends[1] - ends[0])
 
-    return Policy(**{name: between(name) for name in light})
+    return Policy(**{name: mixed(name) for name in light})
 
 
 def altered(images: Tensor, policy: Policy, generator: torch.Generator, *, side: int | None = None) -> Tensor:

@@ -50,7 +50,7 @@ class Clock:
     def __post_init__(self) -> None:
         if self.file is not None and self.file.is_file():
             kept = orjson.loads(self.file.read_bytes())
-            self._known, self.spent = kept["steps"], kept["spent"]
+            self._known, self.spent, self.pace = kept["steps"], kept["spent"], kept["pace"]
 
     @property
     def left(self) -> float:
@@ -77,10 +77,12 @@ class Clock:
 
     @contextmanager
     def paced(self, steps: int, step_seconds: StepSeconds) -> Iterator[None]:
-        """Around a training of so many steps that were thought to take so long: the next ones are planned by what it
-        took."""
+        """Around the training whose steps were decided last, which were thought to take so long: the next ones are
+        planned by what it took; unless a part of it was done by an earlier run."""
         began = self.now()
         yield
+        if len(self.decided) <= len(self._known):
+            return
         expected = _all_seconds(steps, step_seconds)
         if expected > 0:
             self.pace = max(1.0, (self.now() - began) / expected)
@@ -90,7 +92,7 @@ class Clock:
         if self.file is not None:
             known = [*self.decided, *self._known[len(self.decided) :]]
             spent = self.spent + self.now() - self.began
-            write_bytes(self.file, orjson.dumps({"steps": known, "spent": spent}))
+            write_bytes(self.file, orjson.dumps({"steps": known, "spent": spent, "pace": self.pace}))
 
 
 def _all_seconds(steps: int, step_seconds: StepSeconds) -> float:

@@ -23,6 +23,8 @@ from engine.label.training import Recipe, Watch, train
 
 #: Of a training step, the part that a look at the images takes: measured 0.2..0.29.
 _FORWARD_SHARE: Final = 0.3
+#: Only training is compiled: a look takes at most so many times what compiled steps let expect.
+NOT_COMPILED: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,4 +89,5 @@ def prediction_seconds(pool: Pool, plan: Plan, step_seconds: float, *, looks: in
     """What it takes about to ask all members about all images, and so many more looks at each by one. step_seconds: of
     a supervised step."""
     views = plan.members * (1 + sum(plan.flips)) + looks
-    return len(pool) * views * step_seconds / plan.batch * _FORWARD_SHARE
+    slower = NOT_COMPILED if plan.compiled else 1.0
+    return len(pool) * views * slower * step_seconds / plan.batch * _FORWARD_SHARE

@@ -72,7 +72,7 @@ def lesson_seconds(pool: Pool, plan: Plan, clock: Clock) -> Callable[[int], floa
             return cross_entropy(net(altered(images, policy, chance, side=side)), targets, pool.multi_label).mean()
 
         net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
-        return step_seconds(net, loss, bfloat16=plan.bfloat16)
+        return step_seconds(net, loss, bfloat16=plan.bfloat16, compiled=plan.compiled)
 
     sides = {view_side(plan.image_size, start, lesson_sides(1)) for start, _ in lesson_sides(1)}
     measured = {side: clock.measured(partial(seconds, side)) for side in sorted(sides)}

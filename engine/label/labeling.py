@@ -67,6 +67,7 @@ def auto_label(
     learning_rate: float | None = None,
     networks: int | None = None,
     precision: str = "auto",
+    compiled: bool = False,
     seed: int = 0,
     threads: int | None = None,
     device: torch.device | None = None,
@@ -85,12 +86,13 @@ def auto_label(
     with the same seed, machine and precision they repeat a result exactly, whatever the time. epochs: another way to
     say steps: in each training as many as a network needs to see every labeled image so often. min_per_class: images
     that each label needs. least_unlabeled: images that must be left to label; 0: a set that people labeled whole will
-    do, for what is said of it out of fold. encoder: what the closed-form head sees, histograms of gradients by default.
-    image_size: side that networks see, in pixels. networks: how many are trained. precision: auto times bfloat16
-    against float32. folder: keeps checkpoints and what the pass over the images has found, for a call that goes on;
-    None: a temporary one. reserve: seconds of `minutes` that the caller needs afterwards, beside `looks` at every image
-    by one network. stage: called with the name and the total of each stage, gives what to call with the number done.
-    note: told at once what a person should know.
+    do, for what is said of it out of fold. encoder: what the closed-form head sees, and with `accurate` the graph of
+    neighbours; histograms of gradients by default. image_size: side that networks see, in pixels. networks: how many
+    are trained. precision: auto times bfloat16 against float32. compiled: whether networks are, by torch.compile, which
+    needs a C++ compiler. folder: keeps checkpoints and what the pass over the images has found, for a call that goes
+    on; None: a temporary one. reserve: seconds of `minutes` that the caller needs afterwards, beside `looks` at every
+    image by one network. stage: called with the name and the total of each stage, gives what to call with the number
+    done. note: told at once what a person should know.
 
     Raises InputError when the rules of the specification are not kept (at least two labels, each on five images,
     something unlabeled), UsageError for an option out of range; once `stopped()` says so, Stopped while images are read
@@ -106,6 +108,8 @@ def auto_label(
     rules(targets, _unlabeled_images(samples, targets))
     side = image_size or _side_for(samples, sources, targets, device)
 
+    if compiled:
+        torch.compiler.reset()  # what was compiled for other calls counts against what is kept
     with tempfile.TemporaryDirectory() as temporary, torch_threads(threads):
         folder = folder or Path(temporary)
         found = survey(
@@ -133,11 +137,12 @@ def auto_label(
         minutes = minutes or default_minutes(algorithm_type, len(pool), len(pool.labeled), device)
         digest = _digest(samples, targets)
         seen = hashlib.sha256(found.features.tobytes()).hexdigest()  # other pixels have other features
-        asked = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed, encoder.name, seen)
+        asked: tuple[object, ...] = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed)
+        asked = (*asked, encoder.name, seen, *(("compiled",) if compiled else ()))
         work = folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
-        settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, looks=looks)
+        settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, compiled=compiled, looks=looks)
         settings = replace(settings, bfloat16=_in_bfloat16(precision, pool, settings, work / "precision"))
         if epochs:
             clock.given = (math.ceil(epochs * len(pool.labeled) / batch_for(len(pool.labeled), settings)),)

@@ -7,7 +7,6 @@ labels. Knows nothing of files.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.label.augment import VIEWS, WEAK, Policy, altered, policy_for
+from engine.label.augment import VIEWS, WEAK, Policy, altered, between, policy_for
 from engine.label.networks import Network, blank
 from engine.label.training import Deck, Training, generator_of
 
@@ -49,8 +48,7 @@ _SEEN: Final = (40, 160)
 
 def lesson_sides(epochs: float) -> tuple[tuple[float, float], ...]:
     """From which share of the steps on labeled images are how wide, where each is seen so often."""
-    few, many = _SEEN
-    small = 1 - min(1.0, max(0.0, math.log(max(epochs, 1) / few) / math.log(many / few)))
+    small = 1 - between(epochs, *_SEEN)
     starts = (0.0, *(small * until for _, until in _SMALL))
     return tuple(zip(starts, (*(share for share, _ in _SMALL), 1.0), strict=True))
 
@@ -138,7 +136,8 @@ VIEW_SIDES: Final = ((0.0, 0.5), (0.6, 0.75))
 
 
 def view_side(side: int, done: float, sides: Sequence[tuple[float, float]] = VIEW_SIDES) -> int:
-    """Side of the views of images so wide, when this share of the steps is done."""
+    """Side of the views of images so wide, when this share of the steps is done. sides: pairs of a share of the steps,
+    and from there on a share of the side."""
     return max(8, int(side * next(share for start, share in reversed(sides) if done >= start)))
 
 
@@ -191,7 +190,7 @@ def consistent(
     *names: object,
     multi_label: bool,
 ) -> Loss:
-    """Labeled images as in `supervised`; and on unlabeled ones the student, who sees them strongly altered, shall say
+    """Labeled images, altered as `policy` says; and on unlabeled ones the student, who sees them so altered, shall say
     what the teacher (the averaged network) says of the nearly plain image, weighted by how sure the teacher is.
 
     Beliefs are aligned to the shares of the classes (Berthelot et al. 2020) and weighted by a Gaussian of their

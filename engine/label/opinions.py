@@ -111,9 +111,9 @@ def judged_together(pool: Pool, crew: CrossFit, head: HeadFit, plan: Plan) -> Ve
     of_head = head.logits / head.head.temperature
     weighing = _weighed(crew.logits[seen], of_head[seen], truth[seen], multi_label)
     temperature, mixture = weighing.temperature, weighing.mixture
-    by_crew, by_head = (probabilities_of(logits, 1.0, multi_label) for logits in (crew.logits / temperature, of_head))
+    by_head = probabilities_of(of_head, 1.0, multi_label)
     together = weighing.together(crew.logits, of_head)
-    reported = _unseen(crew.logits[seen], of_head[seen], truth[seen], multi_label, plan.seed)
+    reported, by_crew = _unseen(crew.logits[seen], of_head[seen], truth[seen], multi_label, plan.seed)
     committee = Committee(crew.networks, temperature * mixture.temperature, plan.flips, plan.bfloat16)
     linear = replace(head.head, temperature=head.head.temperature * mixture.temperature)
     classifier = Classifier(pool.labels, multi_label, pool.side, committee, linear, mixture.share)
@@ -123,7 +123,7 @@ def judged_together(pool: Pool, crew: CrossFit, head: HeadFit, plan: Plan) -> Ve
         "temperature_of_networks": round(committee.temperature, 4),
         "temperature_of_head": round(linear.temperature, 4),
         "cv_log_loss": {
-            "networks": round(mean_log_loss(by_crew[seen], truth[seen], multi_label=multi_label), 4),
+            "networks": round(mean_log_loss(by_crew, truth[seen], multi_label=multi_label), 4),
             "head": round(mean_log_loss(by_head[seen], truth[seen], multi_label=multi_label), 4),
             "together": round(mean_log_loss(reported, truth[seen], multi_label=multi_label), 4),
         },
@@ -152,17 +152,18 @@ def _weighed(of_crew: Tensor, of_head: Tensor, truth: Tensor, multi_label: bool)
     return _Weighing(temperature, mix(of_crew / temperature, of_head, truth, multi_label=multi_label), multi_label)
 
 
-def _unseen(of_crew: Tensor, of_head: Tensor, truth: Tensor, multi_label: bool, seed: int) -> Tensor:
-    """(h, k): as `_Weighing.together`, but what weighs the opinions on a label has not seen it: what is reported of the
-    probabilities is not made of the numbers that were chosen for them."""
+def _unseen(of_crew: Tensor, of_head: Tensor, truth: Tensor, multi_label: bool, seed: int) -> tuple[Tensor, Tensor]:
+    """(h, k) each: as `_Weighing.together`, and the committee by itself, but what weighs opinions on a label has not
+    seen it: what is reported of the probabilities is not made of the numbers that were chosen for them."""
     folds = folds_of(truth, min(_REPORTED_FOLDS, len(truth)), generator_of(seed, "reported"))
-    found = torch.zeros(truth.shape)
+    together, alone = torch.zeros(truth.shape), torch.zeros(truth.shape)
     for fold in range(_REPORTED_FOLDS):
         others, mine = folds != fold, folds == fold
         if bool(others.any()):
             weighing = _weighed(of_crew[others], of_head[others], truth[others], multi_label)
-            found[mine] = weighing.together(of_crew[mine], of_head[mine]).float()
-    return found
+            together[mine] = weighing.together(of_crew[mine], of_head[mine]).float()
+            alone[mine] = probabilities_of(of_crew[mine] / weighing.temperature, 1.0, multi_label).float()
+    return together, alone
 
 
 def held_out_scores(probabilities: Tensor, truth: Tensor, *, multi_label: bool) -> dict[str, Any]:

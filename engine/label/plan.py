@@ -37,8 +37,9 @@ _STEM_IMAGES: Final = 2_000
 class Settings:
     """What a person may ask for; None: chosen here.
 
-    encoder: for the closed-form head. image_size: side that the networks see, in pixels. members: networks.
-    bfloat16: whether networks compute in it. looks: at every image by one network, that the caller takes afterwards.
+    encoder: for the closed-form head. image_size: side that the networks see, in pixels. members: networks. bfloat16:
+    whether networks compute in it. compiled: whether they are (torch.compile). looks: at every image by one network,
+    that the caller takes afterwards.
     """
 
     encoder: Encoder = field(default_factory=Gradients)
@@ -48,6 +49,7 @@ class Settings:
     learning_rate: float | None = None
     members: int | None = None
     bfloat16: bool = False
+    compiled: bool = False
     looks: int = 0
 
 
@@ -64,13 +66,14 @@ class Plan:
     learning_rate: float | None
     flips: tuple[bool, bool]
     bfloat16: bool
+    compiled: bool
     seed: int
     looks: int
     found: dict[str, Any]
 
     def recipe(self, usual: float) -> Recipe:
         """The recipe with this peak of the learning rate, unless a person asked for another."""
-        return Recipe(learning_rate=self.learning_rate or usual)
+        return Recipe(learning_rate=self.learning_rate or usual, compiled=self.compiled)
 
     @property
     def image_size(self) -> int:
@@ -99,9 +102,21 @@ def plan_for(pool: Pool, settings: Settings, *, folds: int, members: int) -> Pla
         "flips_keep": kept,
         "precision": "bfloat16" if settings.bfloat16 else "float32",
         "device": pool.device.type,
+        **({"compiled": True} if settings.compiled else {}),
     }
-    rate, bfloat16 = settings.learning_rate, settings.bfloat16
-    return Plan(spec, batch, fold, members, rate, flips, bfloat16, settings.seed, settings.looks, found)
+    return Plan(
+        spec,
+        batch,
+        fold,
+        members,
+        settings.learning_rate,
+        flips,
+        settings.bfloat16,
+        settings.compiled,
+        settings.seed,
+        settings.looks,
+        found,
+    )
 
 
 def spec_for(pool: Pool, settings: Settings) -> NetworkSpec:

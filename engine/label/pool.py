@@ -16,7 +16,8 @@ from engine.survey import Thumbnails
 
 #: Of the free memory of a GPU, the part that images may take; more are sent there batch by batch.
 _ON_DEVICE: Final = 1 / 3
-_BLOCK: Final = 4096
+#: Bytes that are sent there at once.
+_BLOCK: Final = 2**28
 _BATCH: Final = 512
 
 
@@ -73,6 +74,6 @@ def kept_near(read: Pixels, shape: tuple[int, int, int, int], device: torch.devi
     if device.type == "cpu" or math.prod(shape) > _ON_DEVICE * torch.cuda.mem_get_info(device)[0]:
         return lambda rows: read(rows).to(device)
     kept = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
-    for part in torch.split(torch.arange(len(kept)), _BLOCK):
+    for part in torch.split(torch.arange(len(kept)), max(1, _BLOCK // math.prod(shape[1:]))):
         kept[part.to(device)] = read(part).to(device)
     return lambda rows: kept[rows.to(device)]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -19,7 +20,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from engine.errors import InputError
+from engine.errors import InputError, UsageError
 from engine.label.descent import Descent
 from engine.label.networks import Network
 
@@ -38,7 +39,8 @@ class Recipe:
     """How a network learns (see `Descent`): a warm-up, then evenly down to nothing.
 
     learning_rate: the peak, of filters. other_rate: of heads, norms and biases. weight_decay: of heads. warm_up: share
-    of the steps. gently: shares of these rates, by the beginning of the names of parameters.
+    of the steps. gently: shares of these rates, by the beginning of the names of parameters. compiled: whether the
+    network is compiled first (torch.compile): steps take less time, from the time on that compiling takes.
     """
 
     learning_rate: float = 0.24
@@ -46,6 +48,7 @@ class Recipe:
     weight_decay: float = 5e-4
     warm_up: float = 0.1
     gently: Mapping[str, float] = field(default_factory=dict)
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Training:
         return self.step >= self.steps
 
     def advance(self, loss: Tensor) -> None:
-        """One step down the gradient of the loss. Raises InputError when the loss is no number again and again."""
+        """One step down the gradient of the loss. Raises InputError when one of them is no number again and again."""
         if not bool(loss.isfinite()):
             self._recover(float(loss.detach()))
             return
@@ -105,8 +108,8 @@ class Training:
         self._follow()
 
     def _has_finite_gradient(self) -> bool:
-        gradients = [each.grad for each in self.net.parameters() if each.grad is not None]
-        return bool(nn.utils.get_total_norm(gradients).isfinite()) if gradients else True
+        sums = [each.grad.sum() for each in self.net.parameters() if each.grad is not None]
+        return bool(torch.stack(sums).sum().isfinite()) if sums else True
 
     def _share(self) -> float:
         """Of the peak rates, at this step."""
@@ -162,18 +165,21 @@ def train(
     """Train for so many steps; the training at its end, with its `average`.
 
     name: of the training, and of its checkpoint. loss: of the step that comes, a number. Ends early, not `finished`,
-    once `watch.stopped()` says so. Raises InputError when the loss is no number again and again.
+    once `watch.stopped()` says so. Raises InputError when the loss, or its gradient, is no number again and again.
     """
     training = Training(net, max(1, steps), recipe, bfloat16)
     path = watch.folder / f"{name}.checkpoint" if watch.folder else None
     if path and path.is_file():
         _resume(training, path)
+    if recipe.compiled:
+        net.compile(dynamic=False)
     saved = time.perf_counter()
     while not training.finished and not watch.stopped():
         net.train()
-        with torch.autocast(_device(net).type, torch.bfloat16, enabled=bfloat16):
-            now = loss(training)
-        training.advance(now)
+        with _told_what_compiling_needs(recipe.compiled):
+            with torch.autocast(_device(net).type, torch.bfloat16, enabled=bfloat16):
+                now = loss(training)
+            training.advance(now)
         watch.progress(training.step)
         if time.perf_counter() - saved > _EVERY:
             _save(training, path)
@@ -181,6 +187,22 @@ def train(
             saved = time.perf_counter()
     _save(training, path)
     return training
+
+
+#: Where errors come from that are the compiler's.
+_COMPILERS: Final = ("torch._dynamo", "torch._inductor")
+
+
+@contextmanager
+def _told_what_compiling_needs(compiled: bool) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # of the compiler's many kinds; a network that is not compiled fails as it likes
+        if not compiled or not type(error).__module__.startswith(_COMPILERS):
+            raise
+        line = str(error).strip().partition("\n")[0]
+        needs = "it needs a C++ compiler, on a GPU Triton"
+        raise UsageError(f"compile: torch.compile must work here ({needs}), got {line}") from error
 
 
 def _device(net: nn.Module) -> torch.device:
@@ -250,17 +272,27 @@ def faster_in_bfloat16(net: Network, batch: int, *, device: torch.device) -> boo
     return seconds(True) < seconds(False)
 
 
-def step_seconds(net: nn.Module, loss: Callable[[nn.Module], Tensor], *, bfloat16: bool, times: int = 3) -> float:
+def step_seconds(
+    net: nn.Module,
+    loss: Callable[[nn.Module], Tensor],
+    *,
+    bfloat16: bool,
+    compiled: bool = False,
+    times: int = 3,
+) -> float:
     """The shortest time of a forward and backward pass, of `times` after one to warm up. net: is not used again."""
     device = _device(net)
     net.train()
+    if compiled:
+        net.compile(dynamic=False)
     taken = []
     for _ in range(times + 1):
         _wait(device)
         began = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            value = loss(net)
-        value.backward()  # type: ignore[no-untyped-call]
+        with _told_what_compiling_needs(compiled):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                value = loss(net)
+            value.backward()  # type: ignore[no-untyped-call]
         _wait(device)
         taken.append(time.perf_counter() - began)
     return min(taken[1:])

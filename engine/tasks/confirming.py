@@ -68,7 +68,7 @@ def confirm(
 ) -> Confirmed:
     """Make automatic labels a person's, and correct those that decisions speak of.
 
-    out: the folder of an auto-label or pre-label task, or a manifest. Confirmed are the samples that any of these
+    out: the folder of a task (auto-label, pre-label, hard), or a manifest. Confirmed are the samples that any of these
     chooses: `all`; `below`: those that are less difficult (see `difficulty`) than this, in [0, 1]; `samples`: their
     sources, or a file that names them (.csv with a column `source`, .jsonl, .manifest, or text, one a line). labels:
     decisions, as a file (see `decisions`) or as source -> labels: they replace the automatic labels, no label takes
@@ -86,7 +86,7 @@ def confirm(
         raise UsageError(f"below: must be in [0, 1], got {below}")
     if by is not None and not by.strip():
         raise UsageError(f"by: must not be blank, got {by!r}")
-    path = labeled_manifest(out)
+    path = labeled_manifest(out, (AUTO_LABEL, PRE_LABEL, HARD))
     before = list(read_manifest(path))
     names = Names([sample.source for sample in before], Sources(path.parent, parse_prefixes(map)))
     kinds = {LABEL_TYPES[each]: each for each in (IMAGE_CLASSIFICATION, OBJECT_DETECTION)}
@@ -227,8 +227,8 @@ def _without(properties: Mapping[str, Any], keys: frozenset[str]) -> Mapping[str
     return {key: value for key, value in properties.items() if key not in keys}
 
 
-def labeled_manifest(out: Path) -> Path:
-    """The manifest with automatic labels that is meant by a folder, or by its path.
+def labeled_manifest(out: Path, kinds: Sequence[str] = (AUTO_LABEL, PRE_LABEL)) -> Path:
+    """The manifest with automatic labels that is meant by a folder of a task of these kinds, or by its path.
 
     Raises InputError when there is none in the folder, or its task is another or did not end."""
     if not out.is_dir():
@@ -237,8 +237,8 @@ def labeled_manifest(out: Path) -> Path:
     if (out / TASK_NAME).is_file():
         answer = read_answer(out)
         kind, status = answer.get("task_type"), answer.get("status")
-        if kind not in (AUTO_LABEL, PRE_LABEL, HARD):
-            wanted = f"{AUTO_LABEL}, {PRE_LABEL} or {HARD}"
+        if kind not in kinds:
+            wanted = " or ".join([", ".join(kinds[:-1]), kinds[-1]])
             raise InputError(f"{out}: must be the folder of a task of {wanted}, got {kind!r}")
         if status not in (Status.SUCCEEDED, Status.STOPPED):  # a stopped one may have left its best so far
             raise InputError(f"{out}: must be the folder of a finished task, got {answer.get('message')!r}")

@@ -9,7 +9,6 @@ is imported too, under model_name and model_version, or the name of the data set
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -204,8 +203,9 @@ def _trained(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Para
         "learning_rate": options.learning_rate,
         "networks": options.networks,
         "precision": options.precision,
+        "compiled": options.compile,
         "seed": options.seed,
-        "threads": options.threads or os.cpu_count() or 1,
+        "threads": options.threads,
         "device": device_of(options.device),
         "max_pixels": options.max_pixels,
         "folder": this.cache,

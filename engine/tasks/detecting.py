@@ -146,6 +146,7 @@ def _detect(
             networks=options.networks,
             trunk=trunk,
             precision=options.precision,
+            compiled=options.compile,
             score_threshold=options.score_threshold,
             seed=options.seed,
             threads=options.threads,

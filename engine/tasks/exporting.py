@@ -107,7 +107,7 @@ def export_task(dataset: Dataset, wanted: Wanted) -> Task:
         dataset=dataset.name,
         stages={SELECTING: 10.0, WRITING: 90.0},
         files=dataset.files,
-        digest=dataset.digest,
+        digest=lambda: dataset.digest(automatic=True),
         notices=dataset.notes,
     )
 

@@ -54,6 +54,7 @@ from engine.prelabel import pre_label
 from engine.report import render
 from engine.samples import Label, Sample
 from engine.tasks.candidates import earlier_candidates
+from engine.tasks.conditions import drawn_more
 from engine.tasks.grouping import device_of, encoder_of
 from engine.tasks.hard_page import hard_page
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
@@ -157,7 +158,7 @@ def hard_task(
         dataset=dataset.name,
         stages=_TRAINING if labeled else _STAGES,
         files=lambda: (*dataset.files(), *(train.files() if train is not None else ())),
-        digest=lambda: dataset.digest() + (train.digest() if train is not None else ""),
+        digest=lambda: dataset.digest(automatic=True) + (train.digest() if train is not None else ""),
         notices=tuple(notes),
     )
 
@@ -199,7 +200,9 @@ def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -
 
 def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Outcome:
     said = asked.said
-    if said is None and isinstance(asked.model, ForeignClassifier) and asked.model.form.input.fit != "stretch":
+    foreign = isinstance(asked.model, ForeignClassifier) and asked.model.form.input.fit != "stretch"
+    if said is None and foreign and not drawn_more(dataset):
+        assert isinstance(asked.model, ForeignClassifier)
         said = _of_files(this, dataset, asked.model, options)
     done = search(
         dataset,
@@ -260,7 +263,7 @@ def _of_files(this: Run, dataset: Dataset, model: ForeignClassifier, options: Pa
         device=device_of(options.device),
         max_pixels=options.max_pixels,
         folder=this.cache,
-        stage=this.stage,
+        stage=lambda name, total: this.stage(f"{name}, as the model sees them", total),
         stopped=this.stopped,
     )
     sources = tuple(sample.source for sample in dataset)

@@ -142,6 +142,7 @@ def _label(
             learning_rate=options.learning_rate,
             networks=options.networks,
             precision=options.precision,
+            compiled=options.compile,
             seed=options.seed,
             threads=options.threads,
             device=device_of(options.device),

@@ -65,6 +65,7 @@ class Parameters(BaseModel):
         "alterations that predictions should survive, name:weight+...; left out: crop, fliplr, gaussianblur"
     )
     batch_size: Count | None = _parameter("images a training step")
+    compile: Truth = _parameter("networks are compiled before they are trained; needs a C++ compiler", False)
     comprehensive_algo_config: Annotated[str, AfterValidator(_algo_config)] | None = _parameter(
         "miners of hard examples, name:weight+...; left out: all, learned from the labels"
     )
@@ -115,8 +116,8 @@ _TRAINING: Final = frozenset({AUTO_LABEL, AUTO_DEPLOY})
 _GIVEN: Final = frozenset({PRE_LABEL})
 
 _TRAINING_PARAMETERS: Final = (
-    *("batch_size", "epochs", "image_size", "learning_rate", "min_per_class", "minutes", "networks", "precision"),
-    "steps",
+    *("batch_size", "compile", "epochs", "image_size", "learning_rate", "min_per_class", "minutes", "networks"),
+    *("precision", "steps"),
 )
 
 #: Which tasks take which parameter.

@@ -243,7 +243,7 @@ def run(
     """Do the task and write what it makes into `out`; gives the answer, which is OUT/task.json.
 
     out: a new or empty folder. overwrite: replace what an earlier run wrote there. resume: go on with a run that was
-    stopped or killed, and do not repeat one that is finished. A run that failed left no result and may be tried again
+    stopped or killed, and do not repeat one that is finished. A run that failed left no manifest and may be tried again
     as it is.
 
     Raises OutputError when `out` may not be written to, Stopped when `stop` was set, and what the job raises; in the
