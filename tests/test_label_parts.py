@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.errors import InputError, UsageError
+from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, shares_for
 from engine.label.augment import LIGHT, STRONG, VIEWS, WEAK, Policy, altered, plain, policy_for
 from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
@@ -190,6 +191,12 @@ def test_lessons_begin_with_small_images() -> None:
     assert mean_seconds(32, float, few) == pytest.approx(0.5 * 16 + 0.3 * 24 + 0.2 * 32)
     assert mean_seconds(32, float, lesson_sides(160)) == 32  # seen often, they are whole from the first step on
     assert mean_seconds(32, float, few) < mean_seconds(32, float, lesson_sides(80)) < 32
+
+
+def test_many_labels_are_taught_longer_and_told_apart_shorter() -> None:
+    assert shares_for(40) == shares_for(250) == (PRETRAINING_SHARE, TEACHING_SHARE)
+    (apart, taught), (apart_of_many, taught_of_many) = shares_for(1000), shares_for(50_000)
+    assert PRETRAINING_SHARE > apart > apart_of_many > 0 and TEACHING_SHARE < taught < taught_of_many < 1
 
 
 def test_views_may_be_smaller() -> None:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.embeddings import Encoder, Gradients, content_vectors, fit_whitening
-from engine.label.augment import STRONG, VIEWS, WEAK, altered
+from engine.label.augment import STRONG, VIEWS, WEAK, altered, between
 from engine.label.beliefs import Beliefs, beliefs_of, with_networks
 from engine.label.calibration import log_losses, temperature_of
 from engine.label.classifier import probabilities_of, resized
@@ -47,9 +47,13 @@ from engine.label.training import Watch, generator_of, step_seconds, train
 
 FOLDS: Final = 5
 MEMBERS: Final = 2
-#: Of the time: learning to tell images apart; of what is left then, teaching the labels.
+#: Of the time: learning to tell images apart; of what is left then, teaching the labels. Where few images are labeled,
+#: and where many are: what labels say need not be found out without them. (cifar10, 4,000 labels, 15 minutes: 76.5 % by
+#: the shares of few.)
 PRETRAINING_SHARE: Final = 0.4
 TEACHING_SHARE: Final = 0.35
+_OF_MANY: Final = (0.1, 0.6)
+_FEW, _MANY = 250, 4_000
 TEACHING_STAGE: Final = "teaching network {} of {} the labels"
 #: Pairs of views a step, at most a quarter of the images.
 PAIRS: Final = 256
@@ -94,6 +98,15 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     return replace(verdict, found={**choice, **verdict.found})
 
 
+def shares_for(labeled: int) -> tuple[float, float]:
+    """PRETRAINING_SHARE and TEACHING_SHARE for so many labeled images."""
+    many = between(labeled, _FEW, _MANY)
+    pretraining, teaching = (
+        few + many * (most - few) for few, most in zip((PRETRAINING_SHARE, TEACHING_SHARE), _OF_MANY, strict=True)
+    )
+    return pretraining, teaching
+
+
 # ---- Before any label: a network that tells images apart. ----
 
 
@@ -103,7 +116,7 @@ def _pretrained(pool: Pool, plan: Plan, *, clock: Clock, stage: Stage, watch: Wa
     begun = new_network(pool, rows, plan.spec, plan.seed, "pretrained")
     net = Projected(begun, generator_of(plan.seed, "projector")).to(pool.device)
     seconds = clock.measured(lambda: _pair_seconds(pool, plan, pairs))
-    steps = clock.steps(PRETRAINING_SHARE, seconds)
+    steps = clock.steps(shares_for(len(pool.labeled))[0], seconds)
     progress = stage("learning to tell images apart", steps)
     loss = contrastive(pool.sized(plan.image_size), rows, plan.flips, pairs, plan.seed, "pretraining")
     recipe = plan.recipe(PRETRAINING_RATE)
@@ -191,7 +204,7 @@ def _members(
         return train_on(part, net, loss, share, consistency, LEARNING_RATE, name="accurate", title=NETWORK_STAGE)
 
     clock.reserve += asking
-    each = TEACHING_SHARE / plan.members
+    each = shares_for(len(pool.labeled))[1] / plan.members
     taught: list[Member] = []
     for part in range(plan.members):
         taught.append(taught_labels(part, "labels", each / (1 - part * each), TEACHING_STAGE))
