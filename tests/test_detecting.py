@@ -173,7 +173,7 @@ def test_the_same_seed_and_steps_give_the_same_boxes(tmp_path: Path, algorithm_t
 
 
 def test_a_stop_while_boxes_are_looked_for_keeps_the_detector(tmp_path: Path) -> None:
-    dataset, _ = scenes(tmp_path, 4, 2)
+    dataset, _ = scenes(tmp_path, 6, 2)
 
     def stage(name: str, total: int) -> Any:
         if name == "labeling":

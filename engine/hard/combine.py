@@ -51,7 +51,7 @@ _FAR_BY_MEANING: Final = {
 #: The least that is far, whatever the training samples say. What people labeled agrees with what people labeled beside
 #: it to the last digit, as no predictions do; and features that are all the same make the smallest difference the
 #: largest.
-_LEAST_FAR: Final = {"sequential_mining": 0.3, "feature_distribution_mining": 0.9}
+_LEAST_FAR: Final = {"sequential_mining": 0.3, "feature_distribution_mining": 0.3}
 #: Where few samples tell, no confidence below that is typical: all of them may be bad.
 _MOST_TYPICAL: Final = {"predict_score_mining": 0.25}
 #: Scaled scores end here: farther is not more wrong.
