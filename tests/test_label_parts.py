@@ -418,6 +418,21 @@ def test_a_clock_learns_what_steps_really_take() -> None:
     assert clock.steps(1.0, 0.1) == 400
 
 
+def test_a_run_that_goes_on_knows_the_pace(tmp_path: Path) -> None:
+    now = 0.0
+    file = tmp_path / "steps.json"
+    clock = Clock(100.0, 0.0, file=file, now=lambda: now)
+    with clock.paced(clock.steps(0.25, 0.1), 0.1):
+        now = 50.0
+    clock.keep()
+    later = Clock(100.0, 0.0, file=file, now=lambda: 0.0)
+    with later.paced(later.steps(0.25, 0.1), 0.1):
+        pass  # done before, from a checkpoint: this says nothing of the pace
+    assert later.pace == clock.pace == 2.0
+    file.write_text('{"steps": [250], "spent": 3.0}')  # as an earlier version kept it
+    assert Clock(100.0, 0.0, file=file).pace == 1.0
+
+
 def test_a_clock_finds_the_steps_where_their_number_says_what_each_takes() -> None:
     clock = Clock(100.0, 0.0, now=lambda: 0.0)
     seconds = {n: 0.1 if n < 500 else 0.2 for n in range(2000)}

@@ -50,7 +50,8 @@ class Clock:
     def __post_init__(self) -> None:
         if self.file is not None and self.file.is_file():
             kept = orjson.loads(self.file.read_bytes())
-            self._known, self.spent, self.pace = kept["steps"], kept["spent"], kept["pace"]
+            self._known, self.spent = kept["steps"], kept["spent"]
+            self.pace = kept.get("pace", 1.0)  # a run of an earlier version has kept none
 
     @property
     def left(self) -> float:
