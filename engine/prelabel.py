@@ -34,7 +34,10 @@ from engine.label.opinions import held_out_scores
 from engine.label.plan import Stage
 from engine.label.results import Labeling
 from engine.label.targets import Targets, targets_of
-from engine.models.foreign import ForeignClassifier, ForeignDetector, ForeignInput, Placed, fitted, placed
+from engine.models.foreign.classifier import ForeignClassifier
+from engine.models.foreign.detector import ForeignDetector
+from engine.models.foreign.forms import ForeignInput
+from engine.models.foreign.placing import Placed, fitted, placed
 from engine.predictions import Boxes
 from engine.samples import Sample
 from engine.sources import Sources

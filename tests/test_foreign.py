@@ -18,7 +18,8 @@ from engine.errors import InputError, MissingExtraError
 from engine.hard.box_look import Looked, box_changes
 from engine.hard.reasons import OPERATORS
 from engine.models import ForeignClassifier, ForeignDetector, load_any, load_model, read_model_info
-from engine.models.foreign import ForeignInput, Placed, fitted, placed
+from engine.models.foreign.forms import ForeignInput
+from engine.models.foreign.placing import Placed, fitted, placed
 from engine.predictions import Boxes, Predictions
 
 

@@ -4,7 +4,7 @@ documents.py    what the model.json of our own models says, read and checked
 tensors.py      tensors as safetensors, to the bit
 info.py         what a model is, without its tensors
 kept.py         our own models: save, load; nothing from a folder is run
-foreign.py      models from elsewhere: ONNX, torch.export
+foreign/        models from elsewhere: ONNX, torch.export
 doors.py        any model: what it is, load it, list folders
 shelf.py        models by id, name and version: import, find, remove
 """
@@ -18,7 +18,8 @@ from engine.models.doors import (
     load_any,
     read_model_info,
 )
-from engine.models.foreign import ForeignClassifier, ForeignDetector
+from engine.models.foreign.classifier import ForeignClassifier
+from engine.models.foreign.detector import ForeignDetector
 from engine.models.info import ModelInfo, Models
 from engine.models.kept import load_detector, load_model, model_digest, save_model
 from engine.models.shelf import Shelf, Shelved, called

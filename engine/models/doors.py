@@ -16,17 +16,17 @@ from engine.detect.detector import BoxDetector
 from engine.errors import InputError
 from engine.label.classifier import Classifier
 from engine.models.documents import MODEL_NAME, WEIGHTS_NAME, file_of
-from engine.models.foreign import (
+from engine.models.foreign.classifier import ForeignClassifier
+from engine.models.foreign.detector import ForeignDetector
+from engine.models.foreign.forms import (
     EXPORTED,
-    ForeignClassifier,
     ForeignClassifierForm,
-    ForeignDetector,
     foreign_digest,
     foreign_files,
     is_foreign,
-    load_foreign,
     read_foreign_form,
 )
+from engine.models.foreign.loading import load_foreign
 from engine.models.info import ModelInfo, Models
 from engine.models.kept import kept_info, load_detector, load_model
 

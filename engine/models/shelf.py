@@ -28,7 +28,7 @@ from engine.files import write_bytes
 from engine.home import home_folder
 from engine.models.documents import MODEL_NAME
 from engine.models.doors import files_of, load_any, read_model_info
-from engine.models.foreign import EXPORTED, ONNX
+from engine.models.foreign.forms import EXPORTED, ONNX
 from engine.models.info import ModelInfo
 
 MODELS_FOLDER: Final = "models"

@@ -21,7 +21,7 @@ from engine.images import MAX_PIXELS, Picture, decode_picture
 from engine.label.classifier import Classifier
 from engine.label.results import Labeling
 from engine.models import AnyModel, ForeignClassifier, ForeignDetector
-from engine.models.foreign import fitted, placed
+from engine.models.foreign.placing import fitted, placed
 from engine.predictions import Boxes
 from engine.samples import Sample
 from engine.survey import resized
