@@ -35,17 +35,10 @@ def among_labels(
     labeling = training(
         samples,
         "fast",
-        least_unlabeled=0,
         networks=FOLDS,
         encoder=setting.encoder,
-        seed=setting.seed,
-        threads=setting.threads,
-        device=setting.device,
-        max_pixels=setting.max_pixels,
-        folder=setting.folder,
         looks=FOLDS + len(config.altering),
-        stage=setting.stage,
-        stopped=setting.stopped,
+        **setting.training,
     )
     assert labeling.survey.thumbnails is not None
     advance = setting.stage(LOOKING, len(labeling.survey.thumbnails))
@@ -85,16 +78,9 @@ def among_peoples_boxes(
         minutes=minutes,
         steps=steps,
         min_per_class=min_per_class,
-        least_unlabeled=0,
         networks=BOX_FOLDS,
-        seed=setting.seed,
-        threads=setting.threads,
-        device=setting.device,
-        max_pixels=setting.max_pixels,
-        folder=setting.folder,
-        stage=setting.stage,
         note=note,
-        stopped=setting.stopped,
+        **setting.training,
     )
     if config.algo_config is not None or config.operators != OPERATOR_WEIGHTS:
         note("boxes of people are held against what a detector says: weights of miners and of alterations do not count")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,20 @@ class Setting:
             progress=self.stage(name, sum(sample.is_image for sample in samples)),
             stopped=self.stopped,
         )
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What `auto_label` and `auto_detect` are told of it, where people may have labeled every image."""
+        return {
+            "least_unlabeled": 0,
+            "seed": self.seed,
+            "threads": self.threads,
+            "device": self.device,
+            "max_pixels": self.max_pixels,
+            "folder": self.folder,
+            "stage": self.stage,
+            "stopped": self.stopped,
+        }
 
 
 def sources_of(samples: Dataset | Sequence[Sample]) -> Sources:
