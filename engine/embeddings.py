@@ -447,7 +447,7 @@ def fit_embedding(
 
     progress: called with the number of images done. Raises InputError when there is no image.
     """
-    return _fitted(encoder, _encoded(encoder, images, device, progress))
+    return embedding_of(encoder, _encoded(encoder, images, device, progress))
 
 
 def content_vectors(
@@ -466,14 +466,16 @@ def content_vectors(
     encoder = encoder or ENCODERS[DEFAULT_ENCODER]()
     if 4 * encoder.dim <= 3 * encoder.size**2:
         raw = [rows.cpu() for rows in _encoded(encoder, images(), device, progress)]
-        fitted = _fitted(encoder, raw)
+        fitted = embedding_of(encoder, raw)
         return torch.cat([fitted.apply(rows) for rows in raw])
     fitted = fit_embedding(encoder, images(), device=device, progress=lambda done: progress(done // 2))
     again = _encoded(encoder, images(), device, lambda done: progress((fitted.images + done) // 2))
     return torch.cat([fitted.apply(rows).cpu() for rows in again])
 
 
-def _fitted(encoder: Encoder, raw: Iterable[Tensor]) -> Embedding:
+def embedding_of(encoder: Encoder, raw: Iterable[Tensor]) -> Embedding:
+    """Whiten raw vectors of an encoder, blocks (b, encoder.dim) that are seen once. Raises InputError when there is
+    none."""
     widths = [part.columns for part in encoder.parts]
     moments = [_Moments() for _ in widths]
     for rows in raw:

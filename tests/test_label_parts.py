@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.embeddings import Gradients
 from engine.errors import InputError, UsageError
-from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, shares_for
+from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, pretraining_share, teaching_share
 from engine.label.augment import LIGHT, STRONG, VIEWS, WEAK, Policy, altered, plain, policy_for
 from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
@@ -33,6 +35,7 @@ from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
 from engine.label.plan import Plan
 from engine.label.pool import Pool
 from engine.label.propagation import balanced, graph_of, propagated
+from engine.label.sight import Sight, content_of
 from engine.label.targets import check_rules, targets_of
 from engine.label.training import Deck, Recipe, Training, Watch, generator_of, train
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
@@ -45,6 +48,22 @@ def images(n: int, side: int = 16, seed: int = 0) -> Tensor:
 def network(side: int = 16, outputs: int = 3, seed: int = 0) -> Network:
     spec = NetworkSpec(side, (8, 16), outputs)
     return initialised(spec, fit_stem(images(20, side), spec), torch.Generator().manual_seed(seed))
+
+
+def test_a_sight_is_what_a_network_sees_beside_what_an_encoder_does() -> None:
+    pixels, net = images(60, 32), network()
+    sight = Sight(net, True, False, Gradients())
+    assert sight.size == 32 and sight.dim == 16 + Gradients().dim == sum(part.columns for part in sight.parts)
+    raw = sight.encode(pixels)
+    assert torch.equal(raw[:, 16:], Gradients().encode(pixels))
+    torch.testing.assert_close(raw[:, :16], sight.encode(pixels.flip(3))[:, :16])  # mirrored it looks the same
+    assert not torch.allclose(raw[:, :16], replace(sight, flip=False).encode(pixels)[:, :16])
+    pool = Pool(lambda rows: pixels[rows], torch.zeros(60, 3), ("a", "b", "c"), False, 32, torch.device("cpu"))
+    embedding, content = content_of(pool, sight)
+    torch.testing.assert_close(content, embedding.encode(pixels))
+    of_network, beside = content[:, :16].norm(dim=1), content[:, 16:].norm(dim=1)
+    torch.testing.assert_close(of_network, torch.ones(60))
+    torch.testing.assert_close(beside, torch.full((60,), 0.7))
 
 
 # ---- What people said. ----
@@ -194,9 +213,12 @@ def test_lessons_begin_with_small_images() -> None:
 
 
 def test_many_labels_are_taught_longer_and_told_apart_shorter() -> None:
-    assert shares_for(40) == shares_for(250) == (PRETRAINING_SHARE, TEACHING_SHARE)
-    (apart, taught), (apart_of_many, taught_of_many) = shares_for(1000), shares_for(50_000)
-    assert PRETRAINING_SHARE > apart > apart_of_many > 0 and TEACHING_SHARE < taught < taught_of_many < 1
+    assert pretraining_share(40) == pretraining_share(250) == PRETRAINING_SHARE
+    assert PRETRAINING_SHARE > pretraining_share(1000) > pretraining_share(50_000) > 0
+    assert teaching_share(40, 30) == teaching_share(250, 30) == TEACHING_SHARE
+    assert TEACHING_SHARE < teaching_share(1000, 30) < teaching_share(50_000, 30) == 1
+    # Where all images can be seen often, that is what many labels leave time for.
+    assert 1 > teaching_share(50_000, 300) > teaching_share(50_000, 5000) == TEACHING_SHARE
 
 
 def test_views_may_be_smaller() -> None:

@@ -17,12 +17,14 @@ from conftest import SHAPES, draw, paint
 from torch import nn
 
 from engine.dataset import Dataset, read_samples
+from engine.embeddings import Embedding, Gradients
 from engine.errors import InputError, Stopped, UsageError
 from engine.label.calibration import mean_log_loss
 from engine.label.clock import Clock
 from engine.label.labeling import auto_label, default_minutes
 from engine.label.opinions import Unfinished, _unseen, _weighed
 from engine.label.results import Labeling, annotated
+from engine.label.sight import Sight
 from engine.label.targets import targets_of
 from engine.label.training import Training, train
 from engine.models import model_digest
@@ -85,6 +87,27 @@ def test_accurate_does_see_them(few: Dataset) -> None:
     before = model_digest(label(few, "accurate").classifier)
     repaint(few, labeled=False)
     assert model_digest(label(few, "accurate").classifier) != before
+
+
+def test_the_head_of_accurate_rests_on_what_was_learned_without_labels(few: Dataset) -> None:
+    head = label(few, "accurate").classifier.head  # type: ignore[attr-defined]
+    assert isinstance(head.encoder, Embedding) and isinstance(head.encoder.encoder, Sight)
+    assert head.encoder.images == 27
+    assert isinstance(label(few, "fast").classifier.head.encoder, Gradients)  # type: ignore[attr-defined]
+
+
+def test_many_labels_take_all_the_time(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.label.accurate._FEW", 2)
+    monkeypatch.setattr("engine.label.accurate._MANY", 18)
+    labeling = label(few, "accurate")
+    assert labeling.choices["consistency"].startswith("left out") and "beliefs" not in labeling.choices
+    assert labeling.choices["steps"] == "8+8+8"  # telling images apart, then the labels by each of two networks
+    assert label(few, "accurate", networks=None).choices["networks"] == 3
+    said = [labeling.labels[at] for at in labeling.predicted.argmax(axis=1)]
+    assert said[18:] == truth(few)[18:]
+    with pytest.raises(Unfinished) as stopped:
+        label(few, "accurate", stopped=after(24))
+    assert stopped.value.verdict.classifier.committee is not None
 
 
 def after(calls: int) -> Callable[[], bool]:

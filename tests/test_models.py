@@ -24,6 +24,7 @@ from engine.errors import InputError, OutputError
 from engine.label.classifier import Classifier, Committee, LinearHead
 from engine.label.heads import fit_ridge
 from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
+from engine.label.sight import Sight
 from engine.models import (
     MODEL_NAME,
     WEIGHTS_NAME,
@@ -81,6 +82,10 @@ def shufflenet() -> Backbone:
     return replace(backbone("shufflenet_v2_x0_5", state, place=Path("random")), size=64)
 
 
+def sight(encoder: Encoder, *, bfloat16: bool = False) -> Sight:
+    return Sight(network(7), True, bfloat16, encoder)
+
+
 def plain_head() -> Classifier:
     return Classifier(LABELS, False, 16, None, head(Gradients()), 0.0)
 
@@ -99,6 +104,8 @@ CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
     "bfloat16": lambda: replace(mixed(), committee=committee(bfloat16=True)),
     "other size": lambda: replace(mixed(), head=head(Gradients(size=48))),
     "backbone": lambda: replace(mixed(), head=head(shufflenet())),
+    "sight": lambda: replace(plain_head(), head=head(whitened(sight(Gradients(size=16))))),
+    "sight beside a backbone": lambda: replace(mixed(), head=head(sight(shufflenet(), bfloat16=True))),
     "whitened backbone": lambda: replace(plain_head(), head=head(whitened(shufflenet()))),
 }
 
@@ -443,7 +450,7 @@ def test_a_classifier_that_could_not_come_back_is_not_saved(tmp_path: Path) -> N
             replace(bad, head=replace(bad.head, temperature=float("nan"))),
             "temperature_of_head: must be a finite number, got nan",
         ),
-        (replace(bad, head=replace(bad.head, encoder=Other())), "must be Gradients, a Backbone or an Embedding"),
+        (replace(bad, head=replace(bad.head, encoder=Other())), "must be Gradients, a Backbone, a Sight or an Embed"),
         (replace(bad, share=0.5), "there is nothing to mix, got 0.5"),
     ):
         with pytest.raises(InputError, match=r"^classifier: ") as caught:

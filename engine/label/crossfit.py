@@ -85,9 +85,11 @@ def logits_of(pool: Pool, network: Network, rows: Tensor, plan: Plan) -> Tensor:
     return pool.mapped(said, rows) if len(rows) else torch.zeros(0, len(pool.labels))
 
 
-def prediction_seconds(pool: Pool, plan: Plan, step_seconds: float, *, looks: int = 0) -> float:
-    """What it takes about to ask all members about all images, and so many more looks at each by one. step_seconds: of
-    a supervised step."""
-    views = plan.members * (1 + sum(plan.flips)) + looks
+def prediction_seconds(
+    pool: Pool, plan: Plan, step_seconds: float, *, looks: int = 0, members: int | None = None
+) -> float:
+    """What it takes about to ask all members, or so many, about all images, and so many more looks at each by one.
+    step_seconds: of a supervised step."""
+    views = (plan.members if members is None else members) * (1 + sum(plan.flips)) + looks
     slower = NOT_COMPILED if plan.compiled else 1.0
     return len(pool) * views * slower * step_seconds / plan.batch * _FORWARD_SHARE

@@ -40,6 +40,15 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
     seconds = lesson_seconds(pool, plan, clock)
     clock.reserve += prediction_seconds(pool, plan, seconds(WHOLE), looks=plan.looks)
     clock.reserve += len(pool) * clock.measured(lambda: head_seconds(pool, head))
+    members = taught_from_scratch(pool, plan, seconds, clock=clock, stage=stage, watch=watch)
+    return verdict_of(pool, plan, head, members)
+
+
+def taught_from_scratch(
+    pool: Pool, plan: Plan, seconds: Callable[[int], float], *, clock: Clock, stage: Stage, watch: Watch
+) -> list[Member]:
+    """Networks that learn from the labels alone, until the time is over; fewer where the watch says stop. seconds: of a
+    step."""
     members: list[Member] = []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
@@ -51,7 +60,7 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
             members.append(
                 trained_member(pool, plan, part, net, losses, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
             )
-    return verdict_of(pool, plan, head, members)
+    return members
 
 
 def from_labels(pool: Pool, rows: Tensor, plan: Plan, *names: object) -> Loss:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -74,6 +74,11 @@ class Plan:
     def recipe(self, usual: float) -> Recipe:
         """The recipe with this peak of the learning rate, unless a person asked for another."""
         return Recipe(learning_rate=self.learning_rate or usual, compiled=self.compiled)
+
+    def of_members(self, members: int) -> Plan:
+        """The same with so many networks, or as many as there are parts."""
+        members = min(members, int(self.fold.max()) + 1)
+        return replace(self, members=members, found={**self.found, "networks": members})
 
     @property
     def image_size(self) -> int:

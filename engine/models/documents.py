@@ -70,11 +70,27 @@ class BackboneForm(Record):
         return self.name
 
 
+class SightForm(Record):
+    """A network of our own form, with so many outputs that are not asked, beside an encoder."""
+
+    kind: Literal["sight"] = "sight"
+    image_size: Side
+    widths: Annotated[tuple[_Count, ...], Field(min_length=1)]
+    outputs: _Count
+    flip: StrictBool
+    bfloat16: StrictBool
+    encoder: Annotated[GradientsForm | BackboneForm, Field(discriminator="kind")]
+
+    @property
+    def shown(self) -> str:
+        return f"network and {self.encoder.shown}"
+
+
 class EmbeddingForm(Record):
     """Whitened; images: how many it was fitted on."""
 
     kind: Literal["embedding"] = "embedding"
-    encoder: Annotated[GradientsForm | BackboneForm, Field(discriminator="kind")]
+    encoder: Annotated[GradientsForm | BackboneForm | SightForm, Field(discriminator="kind")]
     images: _Count
 
     @property
@@ -82,7 +98,7 @@ class EmbeddingForm(Record):
         return self.encoder.shown
 
 
-EncoderForm: TypeAlias = GradientsForm | BackboneForm | EmbeddingForm
+EncoderForm: TypeAlias = GradientsForm | BackboneForm | SightForm | EmbeddingForm
 
 
 class NetworksForm(Record):

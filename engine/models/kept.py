@@ -32,6 +32,7 @@ from engine.errors import InputError, UsageError
 from engine.files import as_json, write_bytes
 from engine.label.classifier import Classifier, Committee, LinearHead
 from engine.label.networks import Network, NetworkSpec
+from engine.label.sight import Sight
 from engine.models.documents import (
     FORMAT,
     MODEL_NAME,
@@ -48,6 +49,7 @@ from engine.models.documents import (
     Form,
     GradientsForm,
     NetworksForm,
+    SightForm,
     WeightsRecord,
     clipped,
     file_of,
@@ -294,13 +296,27 @@ def _encoder_apart(encoder: Encoder) -> tuple[EncoderForm, dict[str, Tensor]]:
     if isinstance(encoder, Backbone):
         state = {f"encoder.{name}": tensor for name, tensor in encoder.net.state_dict().items()}
         return BackboneForm(name=encoder.name, size=encoder.size), state
+    if isinstance(encoder, Sight):
+        inner, tensors = _encoder_apart(encoder.encoder)
+        assert isinstance(inner, GradientsForm | BackboneForm)
+        spec = encoder.network.spec
+        tensors |= {f"sight.{name}": tensor for name, tensor in encoder.network.state_dict().items()}
+        form = SightForm(
+            image_size=spec.image_size,
+            widths=spec.widths,
+            outputs=spec.outputs,
+            flip=encoder.flip,
+            bfloat16=encoder.bfloat16,
+            encoder=inner,
+        )
+        return form, tensors
     if isinstance(encoder, Embedding) and not isinstance(encoder.encoder, Embedding):
         inner, tensors = _encoder_apart(encoder.encoder)
         assert not isinstance(inner, EmbeddingForm)
         for at, whitening in enumerate(encoder.whitenings):
             tensors |= {f"whitening.{at}.mean": whitening.mean, f"whitening.{at}.matrix": whitening.matrix}
         return EmbeddingForm(encoder=inner, images=encoder.images), tensors
-    kinds = "Gradients, a Backbone or an Embedding of one of them"
+    kinds = "Gradients, a Backbone, a Sight or an Embedding of one of them"
     raise InputError(f"classifier: the encoder of a model that is kept must be {kinds}, got {type(encoder).__name__}")
 
 
@@ -325,16 +341,21 @@ def _put_together(document: Document, tensors: Tensors, device: torch.device) ->
 
 
 def _networks_of(form: NetworksForm, outputs: int, tensors: Tensors, device: torch.device) -> tuple[Network, ...]:
-    numbers = sum(9 * width * width for width in form.widths)
-    _check_room(tensors, form.count, numbers, f"networks of widths {clipped(form.widths)}")
     spec = NetworkSpec(form.image_size, form.widths, outputs)
-    networks = []
-    for at in range(form.count):
-        net = Network(spec)
-        net.load_state_dict(tensors.take(f"networks.{at}.", net.state_dict()))
-        net.requires_grad_(False)
-        networks.append(net.eval().to(device).to(memory_format=torch.channels_last))
-    return tuple(networks)
+    _check_room(tensors, form.count, _filters(spec), f"networks of widths {clipped(form.widths)}")
+    return tuple(_network_of(spec, tensors, f"networks.{at}.", device) for at in range(form.count))
+
+
+def _filters(spec: NetworkSpec) -> int:
+    """Numbers that the network of a form has at least."""
+    return sum(9 * width * width for width in spec.widths)
+
+
+def _network_of(spec: NetworkSpec, tensors: Tensors, prefix: str, device: torch.device) -> Network:
+    net = Network(spec)
+    net.load_state_dict(tensors.take(prefix, net.state_dict()))
+    net.requires_grad_(False)
+    return net.eval().to(device).to(memory_format=torch.channels_last)
 
 
 def _encoder_of(form: EncoderForm, tensors: Tensors, device: torch.device) -> Encoder:
@@ -346,6 +367,12 @@ def _encoder_of(form: EncoderForm, tensors: Tensors, device: torch.device) -> En
         except UsageError as error:
             raise InputError(f"{tensors.place.parent / MODEL_NAME}: {error}") from None
         return replace(net, size=form.size)
+    if isinstance(form, SightForm):
+        spec = NetworkSpec(form.image_size, form.widths, form.outputs)
+        _check_room(tensors, 1, _filters(spec), f"network of widths {clipped(form.widths)}")
+        network = _network_of(spec, tensors, "sight.", device)
+        bfloat16 = form.bfloat16 and _computes_bfloat16(device)
+        return Sight(network, form.flip, bfloat16, _encoder_of(form.encoder, tensors, device))
     encoder = _encoder_of(form.encoder, tensors, device)
     whitenings = []
     for at, part in enumerate(encoder.parts):

@@ -93,6 +93,9 @@ def _stages(algorithm_type: str, networks: int | None) -> dict[str, float]:
         for lesson, share in lessons.items()
         for number in range(1, count + 1)
     }
+    # `accurate` with many labels does as `fast` does.
+    many = networks or MEMBERS["fast"]
+    training = {NETWORK_STAGE.format(number, many): left / many for number in range(1, many + 1)} | training
     return {**_STAGES, **before, **training, **_DRAWING}
 
 
