@@ -1,12 +1,13 @@
 """A defect for each reason: is it found, and are images without one left alone?
 
     python benchmarks/planted_defects.py --tree signs=FOLDER [--foreign FOLDER] [--boxes FOLDER]
-        [--images 400] [--each 40]
+        [--images 400] [--each 40] [--minutes 3]
 
 Images: of each tree (one folder a class) so many are drawn, half of them labeled by people, half in question with their
 true labels and confidences as those of a good model; beside these, for each defect, copies with it. --foreign: a folder
 with images of something else. Boxes: --boxes is a folder with VOC annotations, treated likewise. Hard examples are
-looked for with all miners that run without a model, and a threshold of 0, so that every image has its reasons.
+looked for with all miners that run without a model, and a threshold of 0, so that every image has its reasons. With
+--minutes once more, with networks that so long learned from the labeled half (`fast`), and are asked.
 Clips: images of the tree as frames 1 to 8 of a clip that moves and flickers a little, half of them labeled by people;
 in some of the others one frame has another label than those beside it. One box: on each image of the tree a box around
 the middle, where its object is; defects are of this box and of what is inside it.
@@ -55,15 +56,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from engine.dataset import Dataset, read_samples
+from engine.hard.asking import Said
 from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples
 from engine.hard.search import find_hard_examples
 from engine.images import read_picture
+from engine.label.labeling import auto_label
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 
@@ -301,11 +305,26 @@ def passed(found: HardExamples, row: int) -> list[int]:
     return [number for number in found.reasons[row] if found.scores[number][row] > found.far[number]]
 
 
+def taught(dataset: Dataset, minutes: float) -> dict[str, Any]:
+    """Networks that learned from what people labeled, and what they say, as `find_hard_examples` takes them."""
+    labeling = auto_label(dataset, "fast", minutes=minutes)
+    sources = [sample.source for sample in dataset]
+    return {
+        "model": labeling.classifier,
+        "said": Said(sources, labeling.labels, labeling.probabilities, labeling.judges),
+    }
+
+
 def table(
-    title: str, dataset: Dataset, kinds: np.ndarray, reasons: dict[str, tuple[int, ...]], peers: dict[str, np.ndarray]
+    title: str,
+    dataset: Dataset,
+    kinds: np.ndarray,
+    reasons: dict[str, tuple[int, ...]],
+    peers: dict[str, np.ndarray],
+    model: dict[str, Any] | None = None,
 ) -> None:
     print(f"\n{title}, {int((kinds == 'people').sum())} labeled, {int((kinds == '').sum())} without a defect")
-    found = find_hard_examples(dataset, config=HardConfig(threshold=0.0))
+    found = find_hard_examples(dataset, config=HardConfig(threshold=0.0), **model or {})
     print(f"{'defect':16}{'reasons':>10}{'found':>8}{'alarms':>8}   CleanVision")
     clean = kinds == ""
     for kind, wanted in reasons.items():
@@ -330,6 +349,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400, help="without a defect")
     parser.add_argument("--each", type=int, default=40, help="images with each defect")
     parser.add_argument("--step", type=int, default=97, help="every so many of the foreign images")
+    parser.add_argument("--minutes", type=float, help="once more with networks that are trained so long")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as temporary:
@@ -342,6 +362,8 @@ def main() -> None:
                 dataset, kinds = made(given, folder, options)
                 title = f"{name}, {made.__name__.replace('_', ' ')}"
                 table(title, dataset, kinds, wanted, issues(folder, dataset) if made is defective else {})
+                if options.minutes and made is defective:
+                    table(f"{title}, by networks", dataset, kinds, wanted, {}, taught(dataset, options.minutes))
         if options.boxes:
             dataset, kinds = defective_boxes(read_samples(options.boxes), options)
             table("boxes", dataset, kinds, dict(OF_BOXES), {})
