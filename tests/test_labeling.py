@@ -20,9 +20,10 @@ from engine.dataset import Dataset, read_samples
 from engine.embeddings import Embedding, Gradients
 from engine.errors import InputError, Stopped, UsageError
 from engine.label.calibration import mean_log_loss
+from engine.label.classifier import LinearHead
 from engine.label.clock import Clock
 from engine.label.labeling import auto_label, default_minutes
-from engine.label.opinions import Unfinished, _unseen, _weighed
+from engine.label.opinions import HeadFit, Unfinished, _unseen, _weighed, better_head
 from engine.label.results import Labeling, annotated
 from engine.label.sight import Sight
 from engine.label.targets import targets_of
@@ -89,11 +90,33 @@ def test_accurate_does_see_them(few: Dataset) -> None:
     assert model_digest(label(few, "accurate").classifier) != before
 
 
-def test_the_head_of_accurate_rests_on_what_was_learned_without_labels(few: Dataset) -> None:
-    head = label(few, "accurate").classifier.head  # type: ignore[attr-defined]
-    assert isinstance(head.encoder, Embedding) and isinstance(head.encoder.encoder, Sight)
-    assert head.encoder.images == 27
-    assert isinstance(label(few, "fast").classifier.head.encoder, Gradients)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("better", [min, max])
+def test_the_head_of_accurate_may_rest_on_what_was_learned_without_labels(
+    few: Dataset, monkeypatch: pytest.MonkeyPatch, better: Callable[..., HeadFit]
+) -> None:
+    heads: list[HeadFit] = []
+
+    def kept(*fits: HeadFit) -> HeadFit:
+        heads.extend(fits)
+        return better(fits, key=lambda fit: fits.index(fit))
+
+    monkeypatch.setattr("engine.label.accurate.better_head", kept)
+    labeling = label(few, "accurate")
+    of_gradients, of_sight = (fit.head.encoder for fit in heads)
+    assert isinstance(of_sight, Embedding) and isinstance(of_sight.encoder, Sight) and of_sight.images == 27
+    assert of_gradients == label(few, "fast").classifier.head.encoder == Gradients()  # type: ignore[attr-defined]
+    chosen = of_gradients if better is min else of_sight
+    assert labeling.classifier.head.encoder is chosen  # type: ignore[attr-defined]
+    assert labeling.choices["head"] == chosen.name
+
+
+def test_the_better_head_is_that_with_less_loss() -> None:
+    def fit(loss: float) -> HeadFit:
+        empty = torch.zeros(0)
+        return HeadFit(LinearHead(Gradients(), empty, empty, empty, 1.0), empty, loss)
+
+    good, bad = fit(0.1), fit(0.2)
+    assert better_head(good, bad) is better_head(bad, good) is good
 
 
 def test_many_labels_take_all_the_time(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

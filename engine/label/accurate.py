@@ -1,8 +1,8 @@
 """`accurate`: labeled images, and what the unlabeled ones show without labels (CreateTask, table 3).
 
-A network learns to tell images apart without any label (SimCLR); a closed-form head rests on what it sees, and labels
-spread over a graph of neighbours in it, balanced as the classes are among the labels. Networks that begin there are
-taught the labels. What the graph and the networks believe of the unlabeled images is where consistency begins: each
+A network learns to tell images apart without any label (SimCLR); a closed-form head may rest on what it sees, and
+labels spread over a graph of neighbours in it, balanced as the classes are among the labels. Networks that begin there
+are taught the labels. What the graph and the networks believe of the unlabeled images is where consistency begins: each
 network learns to agree with its own averaged self on them. On labels that neither has seen the first network is held
 against itself as it was before: where it was clearly better then, this has not helped, and the rest of the time goes to
 the labels alone. With many labels and little time networks are taught the labels from scratch, as `fast` does it. Which
@@ -40,7 +40,7 @@ from engine.label.losses import (
     nearest_pairs,
 )
 from engine.label.networks import Network, copied, reset_head
-from engine.label.opinions import USABLE_FROM, Verdict, fit_head, head_seconds, verdict_of
+from engine.label.opinions import USABLE_FROM, Verdict, better_head, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.sight import Sight, content_of
@@ -95,7 +95,7 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
         return verdict_of(pool, plan, head, [])
     advance = stage("spreading labels", len(pool))
     encoder, content = content_of(pool, Sight(start, plan.flips[0], plan.bfloat16, settings.encoder))
-    head = fit_head(pool, encoder)
+    head = better_head(head, fit_head(pool, encoder))
     teaching = teaching_share(len(pool.labeled), looks)
     if teaching == 1:
         advance(len(pool))
@@ -109,7 +109,7 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
         advance(len(pool))
         members, choice = _members(pool, plan, start, graph, teaching, seconds, clock=clock, stage=stage, watch=watch)
     verdict = verdict_of(pool, plan, head, members)
-    return replace(verdict, found={**choice, **verdict.found})
+    return replace(verdict, found={**choice, "head": head.head.encoder.name, **verdict.found})
 
 
 def pretraining_share(labeled: int) -> float:

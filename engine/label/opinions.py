@@ -31,10 +31,12 @@ _NINETY: Final = 1.645
 
 @dataclass(frozen=True, slots=True)
 class HeadFit:
-    """A head, and its scores, less one half, of each labeled image (n, k) without that image: out of fold."""
+    """A head, and its scores, less one half, of each labeled image (n, k) without that image: out of fold. log_loss: of
+    these, with its temperature."""
 
     head: LinearHead
     logits: Tensor
+    log_loss: float
 
 
 def fit_head(pool: Pool, encoder: Encoder) -> HeadFit:
@@ -44,7 +46,14 @@ def fit_head(pool: Pool, encoder: Encoder) -> HeadFit:
     ridge = fit_ridge(vectors, truth, balanced=not pool.multi_label)
     logits = ridge.leave_one_out - 0.5
     temperature = temperature_of(logits, truth > 0, multi_label=pool.multi_label)
-    return HeadFit(LinearHead(encoder, ridge.mean, ridge.weights, ridge.intercept, temperature), logits)
+    said = probabilities_of(logits, temperature, pool.multi_label)
+    loss = mean_log_loss(said, truth > 0, multi_label=pool.multi_label)
+    return HeadFit(LinearHead(encoder, ridge.mean, ridge.weights, ridge.intercept, temperature), logits, loss)
+
+
+def better_head(first: HeadFit, second: HeadFit) -> HeadFit:
+    """The one with less log loss out of fold."""
+    return min(first, second, key=lambda fit: fit.log_loss)
 
 
 #: Images on which it is timed.
