@@ -307,7 +307,7 @@ def passed(found: HardExamples, row: int) -> list[int]:
 
 def taught(dataset: Dataset, minutes: float) -> dict[str, Any]:
     """Networks that learned from what people labeled, and what they say, as `find_hard_examples` takes them."""
-    labeling = auto_label(dataset, "fast", minutes=minutes)
+    labeling = auto_label(dataset, "fast", minutes=minutes, min_per_class=2)
     sources = [sample.source for sample in dataset]
     return {
         "model": labeling.classifier,
@@ -363,7 +363,8 @@ def main() -> None:
                 title = f"{name}, {made.__name__.replace('_', ' ')}"
                 table(title, dataset, kinds, wanted, issues(folder, dataset) if made is defective else {})
                 if options.minutes and made is defective:
-                    table(f"{title}, by networks", dataset, kinds, wanted, {}, taught(dataset, options.minutes))
+                    theirs = {kind: reasons for kind, reasons in wanted.items() if kind != "not sure"}
+                    table(f"{title}, by networks", dataset, kinds, theirs, {}, taught(dataset, options.minutes))
         if options.boxes:
             dataset, kinds = defective_boxes(read_samples(options.boxes), options)
             table("boxes", dataset, kinds, dict(OF_BOXES), {})
