@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import safetensors.torch
 import torch
@@ -66,6 +66,8 @@ from engine.outfolder import OutFolder
 #: CPUs of these kinds compute in bfloat16; on others it is there, at a third of the speed of float32.
 _BFLOAT16_CPUS: Final = ("AVX512", "SVE")
 _BFLOAT16_CUDA: Final = 8  # compute capability: Ampere
+
+_Net = TypeVar("_Net", Network, Detector)
 
 
 def save_model(
@@ -212,12 +214,7 @@ def _detector_together(document: BoxDocument, tensors: Tensors, device: torch.de
         place = tensors.place.parent / MODEL_NAME
         raise InputError(f"{place}: networks.trunk: must be a known one of these widths, got {clipped(form.trunk)}")
     spec = DetectorSpec(form.widths, form.neck, len(document.labels), form.reach, form.trunk)
-    networks = []
-    for at in range(form.count):
-        net = Detector(spec)
-        net.load_state_dict(tensors.take(f"networks.{at}.", net.state_dict()))
-        net.requires_grad_(False)
-        networks.append(net.eval().to(device).to(memory_format=torch.channels_last))
+    networks = tuple(_filled(Detector(spec), tensors, f"networks.{at}.", device) for at in range(form.count))
     tensors.end()
     numbers = (
         torch.tensor(each, dtype=torch.float64) for each in (document.offset, document.of_center, document.of_fit)
@@ -225,7 +222,7 @@ def _detector_together(document: BoxDocument, tensors: Tensors, device: torch.de
     return BoxDetector(
         document.labels,
         Canvas(document.height, document.width),
-        tuple(networks),
+        networks,
         form.flips,
         form.bfloat16 and _computes_bfloat16(device),
         Calibration(*numbers),
@@ -343,7 +340,7 @@ def _put_together(document: Document, tensors: Tensors, device: torch.device) ->
 def _networks_of(form: NetworksForm, outputs: int, tensors: Tensors, device: torch.device) -> tuple[Network, ...]:
     spec = NetworkSpec(form.image_size, form.widths, outputs)
     _check_room(tensors, form.count, _filters(spec), f"networks of widths {clipped(form.widths)}")
-    return tuple(_network_of(spec, tensors, f"networks.{at}.", device) for at in range(form.count))
+    return tuple(_filled(Network(spec), tensors, f"networks.{at}.", device) for at in range(form.count))
 
 
 def _filters(spec: NetworkSpec) -> int:
@@ -351,8 +348,8 @@ def _filters(spec: NetworkSpec) -> int:
     return sum(9 * width * width for width in spec.widths)
 
 
-def _network_of(spec: NetworkSpec, tensors: Tensors, prefix: str, device: torch.device) -> Network:
-    net = Network(spec)
+def _filled(net: _Net, tensors: Tensors, prefix: str, device: torch.device) -> _Net:
+    """The network with the tensors whose names begin so, ready to be asked on a device."""
     net.load_state_dict(tensors.take(prefix, net.state_dict()))
     net.requires_grad_(False)
     return net.eval().to(device).to(memory_format=torch.channels_last)
@@ -370,7 +367,7 @@ def _encoder_of(form: EncoderForm, tensors: Tensors, device: torch.device) -> En
     if isinstance(form, SightForm):
         spec = NetworkSpec(form.image_size, form.widths, form.outputs)
         _check_room(tensors, 1, _filters(spec), f"network of widths {clipped(form.widths)}")
-        network = _network_of(spec, tensors, "sight.", device)
+        network = _filled(Network(spec), tensors, "sight.", device)
         bfloat16 = form.bfloat16 and _computes_bfloat16(device)
         return Sight(network, form.flip, bfloat16, _encoder_of(form.encoder, tensors, device))
     encoder = _encoder_of(form.encoder, tensors, device)
