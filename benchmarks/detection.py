@@ -22,6 +22,8 @@ images made 0.891 and 0.594 with 1,300 steps.
          60     0  fast            0.8889    0.5835      488  0.868 0.813 0.985  steps 468+427+414, three networks
          60     0  fast            0.8887    0.5760      182  0.880 0.803 0.983  steps 244+223 (--minutes 3)
          30     0  fast            0.8886    0.5676      472  0.866 0.817 0.983  steps 527+465+116, other work beside
+         60     0  accurate        0.8931    0.5942      419  0.871 0.825 0.983  --device cuda --minutes-accurate 7 on a
+            fifth of an H100 (four other tasks on it), steps 2444+156+505+135+640+50
 
 --hard, by an earlier version (networks took 449+377+394 steps with fast; with accurate 451+380+383, and 157+135+135
 with a teacher):

@@ -28,6 +28,7 @@ The house, in the order of its imports (a room knows those above it, never those
     store.py        bytes under a key: what a stopped run has done
     survey.py       one pass over a data set: features and thumbnails
     embeddings.py   thumbnails -> vectors of what they show
+    sums.py         values -> sums by group, the same bits on any device
     kmeans.py       points -> clusters
     grouping.py     auto grouping: group, annotate
     decisions.py    what people decided about labels: jsonl and csv

@@ -27,7 +27,7 @@ ORDER = (
         "folders",
         "exports",
     ),
-    *("dataset", "jpeg", "images", "features", "store", "survey", "embeddings", "kmeans", "grouping"),
+    *("dataset", "jpeg", "images", "features", "store", "survey", "embeddings", "sums", "kmeans", "grouping"),
     *(
         "decisions",
         "evaluation",

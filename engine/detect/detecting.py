@@ -92,7 +92,7 @@ def auto_detect(
 
     algorithm_type: `fast` learns from labeled images only, `accurate` from all. minutes: for everything; None chooses
     by the number of images and the device. steps: of each training in its order instead, the last one again and again;
-    with the same seed, machine, precision and networks they repeat a result exactly, whatever the time, on a CPU.
+    with the same seed, machine, precision and networks they repeat a result exactly, whatever the time.
     epochs: another way to say steps: in each training as many as a network needs to see every labeled image so often.
     min_per_class: images that each label needs. least_unlabeled: images that must be left to label. image_size: longer
     side of what networks see, in pixels; None chooses it by the boxes. networks: how many are trained; None: as many as
@@ -147,7 +147,12 @@ def auto_detect(
         digest = _digest(samples, sketches)
         seen = (digest, canvases.digest)
         asked: tuple[object, ...] = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
-        asked = (*asked, *((trunk.digest,) if trunk is not None else ()), *(("compiled",) if compiled else ()))
+        asked = (
+            *asked,
+            device.type,
+            *((trunk.digest,) if trunk is not None else ()),
+            *(("compiled",) if compiled else ()),
+        )
         work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)

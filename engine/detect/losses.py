@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.detect.network import CELL, Maps
+from engine.sums import grouped_sums
 
 #: Part of a box, in each direction, whose cells learn it; the bell over it falls to 1 % at its border.
 _PART: Final = 0.54
@@ -85,7 +86,7 @@ def wanted(drawn: Drawn, outputs: int, height: int, width: int) -> Wanted:
             of_class = sure * (drawn.classes[:, part] == c)[..., None, None]
             centers[:, c] = torch.maximum(centers[:, c], of_class.amax(dim=1))
     boxes = drawn.xyxy[rows[:, None, None], owner].permute(0, 3, 1, 2)
-    total = torch.zeros(b, m, device=device).scatter_add_(1, owner.flatten(1), nearest.flatten(1))
+    total = grouped_sums(nearest.flatten(1), owner.flatten(1), m)
     share = drawn.weights / total.clamp(min=1e-6)
     weights = nearest * share.gather(1, owner.flatten(1)).view_as(nearest)
     return Wanted(centers, _middles(drawn, there, outputs, h, w), _care(drawn, xs, ys), boxes, weights)

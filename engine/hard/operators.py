@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.sums import grouped_sums
+
 Operator: TypeAlias = Callable[[Tensor], Tensor]
 
 #: Standard deviation of the blur, as a share of the shorter side, and at least in pixels.
@@ -172,8 +174,7 @@ def _points(images: Tensor, rows: int, columns: int) -> Tensor:
 def _means(points: Tensor, cell: Tensor, cells: int) -> Tensor:
     """(B, c, H W) and (B, H W) cell numbers -> (B, c, cells); an empty cell is out of everyone's reach."""
     b, c, _ = points.shape
-    sums = torch.zeros(b, c, cells, device=points.device).scatter_add_(2, cell[:, None].expand(-1, c, -1), points)
-    counts = torch.zeros(b, 1, cells, device=points.device).scatter_add_(
-        2, cell[:, None], torch.ones_like(points[:, :1])
-    )
+    of_each = cell[:, None].expand(-1, c, -1).flatten(0, 1)
+    sums = grouped_sums(points.flatten(0, 1), of_each, cells).view(b, c, cells)
+    counts = grouped_sums(torch.ones_like(points[:, 0]), cell, cells)[:, None]
     return torch.where(counts > 0, sums / counts.clamp(min=1), 1e6)

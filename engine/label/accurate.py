@@ -258,14 +258,14 @@ def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names
         Told(rows, pool.told[rows]),
         Believed(unlabeled, beliefs.without[part][unlabeled], beliefs.shares),
         STRONG.flipped(plan.flips),
-        _batches(pool, plan),
+        batches(pool, plan),
         plan.seed,
         *names,
         multi_label=pool.multi_label,
     )
 
 
-def _batches(pool: Pool, plan: Plan) -> tuple[int, int]:
+def batches(pool: Pool, plan: Plan) -> tuple[int, int]:
     """Labeled and unlabeled images of a step: together as much work as four batches of labeled ones.
 
     Of few labels only a few at a time, else they are learned by heart long before the others are.
@@ -276,7 +276,7 @@ def _batches(pool: Pool, plan: Plan) -> tuple[int, int]:
 def _consistent_seconds(pool: Pool, plan: Plan) -> float:
     """What a step of `_from_everything` takes here on the mean: the student's images, and the teacher's look at the
     unlabeled ones."""
-    labeled, unlabeled = _batches(pool, plan)
+    labeled, unlabeled = batches(pool, plan)
     rows = torch.arange(labeled + unlabeled) % len(pool)
     images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
     policy, chance = STRONG.flipped(plan.flips), generator_of("timing")

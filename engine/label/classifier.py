@@ -40,6 +40,10 @@ class Committee:
     def spec(self) -> NetworkSpec:
         return self.networks[0].spec
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.networks[0].parameters()).device
+
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 of any side -> (B, k) float32: the mean of what each network says, over the temperature.
 
@@ -126,17 +130,22 @@ class Classifier:
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise InputError(f"images: must be (B, 3, H, W) float, got {tuple(images.shape)} {images.dtype}")
         pixels = resized((images.float().clamp(0, 1) * 255).round().to(torch.uint8), self.image_size)
-        embeddings = self.committee.features(pixels) if self.committee else None
+        embeddings = self.committee.features(self._near(pixels)) if self.committee else None
         return Predictions(self.labels, probabilities=self.probabilities(pixels), embeddings=embeddings)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8, on the device of the networks -> (B, k) float32; rows sum to 1 unless multi-label."""
+        """(B, 3, S, S) uint8 -> (B, k) float32, on the device of the networks; rows sum to 1 unless multi-label."""
+        images = self._near(images)
         mixture = torch.zeros(len(images), len(self.labels), device=images.device)
         if self.committee is not None and self.share > 0:
             mixture += self.share * self.committee.logits(images)
         if self.head is not None and self.share < 1:
             mixture += (1 - self.share) * self.head.logits(images)
         return probabilities_of(mixture, 1.0, self.multi_label)
+
+    def _near(self, images: Tensor) -> Tensor:
+        """The images on the device of the networks."""
+        return images if self.committee is None else images.to(self.committee.device)
 
 
 def viewed_logits(net: Network, images: Tensor, *, flips: tuple[bool, bool], bfloat16: bool) -> Tensor:

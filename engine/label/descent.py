@@ -5,7 +5,8 @@ until the others have their turn. `Descent` makes all directions of an update eq
 by an iteration of a few products of matrices (Newton and Schulz) that has no need of exact singular values. Filter
 banks keep a fixed norm, so a learning rate means the same for all of them and at any time. Heads, norms and biases
 descend with Nesterov momentum. On a network from scratch with 1,000 labels of cifar10 and 480 steps of 128 images it
-ends at 65.5 % where Nesterov momentum alone ends at 60.0 (one seed each), for 8 % more time a step. Knows nothing of
+ends at 65.5 % where Nesterov momentum alone ends at 60.0 (one seed each), for 8 % more time a step. Many tensors take
+one call, as in torch's own optimizers (`_foreach`): a GPU waits longer for the calls than they take. Knows nothing of
 schedules or losses.
 """
 
@@ -71,27 +72,35 @@ class Descent(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
+            trained = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not trained:
+                continue
             rate = group["peak"] * group["share"]
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if group["orthogonal"]:
-                    gradient = _ahead(parameter.grad, self.state[parameter], _FILTER_MOMENTUM)
-                    update = orthogonalised(gradient.reshape(len(gradient), -1), dtype=self._dtype)
-                    parameter.mul_(len(parameter) ** 0.5 / parameter.norm().clamp(min=1e-12))
-                    parameter.sub_(update.view_as(parameter), alpha=rate)
-                else:
-                    gradient = parameter.grad.add(parameter, alpha=group["decay"])
-                    parameter.sub_(_ahead(gradient, self.state[parameter], _MOMENTUM), alpha=rate)
+            gradients = tuple(parameter.grad for parameter in trained)
+            if group["orthogonal"]:
+                updates = self._ahead(trained, gradients, _FILTER_MOMENTUM)
+                updates = tuple(orthogonalised(each.flatten(1), dtype=self._dtype).view_as(each) for each in updates)
+                torch._foreach_mul_(trained, [_to_fixed_norm(parameter) for parameter in trained])
+            else:
+                gradients = torch._foreach_add(gradients, trained, alpha=group["decay"])
+                updates = self._ahead(trained, gradients, _MOMENTUM)
+            torch._foreach_sub_(trained, updates, alpha=rate)
+
+    def _ahead(self, trained: list[Tensor], gradients: tuple[Tensor, ...], momentum: float) -> tuple[Tensor, ...]:
+        """The gradients with Nesterov momentum; remembers it."""
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            if "momentum" not in self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(gradient)
+        before = [self.state[parameter]["momentum"] for parameter in trained]
+        torch._foreach_mul_(before, momentum)
+        torch._foreach_add_(before, gradients)
+        return torch._foreach_add(gradients, before, alpha=momentum)
 
 
-def _ahead(gradient: Tensor, state: dict[str, Tensor], momentum: float) -> Tensor:
-    """The gradient with Nesterov momentum; remembers it."""
-    if "momentum" not in state:
-        state["momentum"] = torch.zeros_like(gradient)
-    state["momentum"].mul_(momentum).add_(gradient)
-    ahead: Tensor = gradient.add(state["momentum"], alpha=momentum)
-    return ahead
+def _to_fixed_norm(bank: Tensor) -> Tensor:
+    """What takes a bank of m filters to the norm sqrt(m)."""
+    factor: Tensor = len(bank) ** 0.5 / bank.norm().clamp(min=1e-12)
+    return factor
 
 
 def orthogonalised(matrix: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -105,6 +114,7 @@ def orthogonalised(matrix: Tensor, *, dtype: torch.dtype = torch.float32) -> Ten
     wide = x if len(x) <= x.shape[1] else x.T
     for _ in range(_ROUNDS):
         square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
+        polynomial = torch.addmm(square, square, square, beta=b, alpha=c)
+        wide = torch.addmm(wide, polynomial, wide, beta=a)
     result: Tensor = (wide if len(x) <= x.shape[1] else wide.T).float()
     return result

@@ -138,7 +138,7 @@ def auto_label(
         digest = _digest(samples, targets)
         seen = hashlib.sha256(found.features.tobytes()).hexdigest()  # other pixels have other features
         asked: tuple[object, ...] = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed)
-        asked = (*asked, encoder.name, seen, *(("compiled",) if compiled else ()))
+        asked = (*asked, device.type, encoder.name, seen, *(("compiled",) if compiled else ()))
         work = folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -94,22 +95,22 @@ class Training:
 
     def advance(self, loss: Tensor) -> None:
         """One step down the gradient of the loss. Raises InputError when one of them is no number again and again."""
-        if not bool(loss.isfinite()):
-            self._recover(float(loss.detach()))
-            return
-        self.optimizer.at(self._share() * 0.5**self.recoveries)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if not self._has_finite_gradient():  # a step along it would leave nothing to go on from
-            self._recover(float("nan"))
+        worth = self._worth(loss.detach())
+        if not math.isfinite(worth):  # a step along such a gradient would leave nothing to go on from
+            self._recover(worth)
             return
+        self.optimizer.at(self._share() * 0.5**self.recoveries)
         self.optimizer.step()
         self.step += 1
         self._follow()
 
-    def _has_finite_gradient(self) -> bool:
-        sums = [each.grad.sum() for each in self.net.parameters() if each.grad is not None]
-        return bool(torch.stack(sums).sum().isfinite()) if sums else True
+    def _worth(self, loss: Tensor) -> float:
+        """The loss, and no number where its gradient is none: one question, for which a GPU is waited for once."""
+        gradients = [each.grad for each in self.net.parameters() if each.grad is not None]
+        norms = list(torch._foreach_norm(gradients)) if gradients else []
+        return float(loss + 0 * torch.stack(norms).sum() if norms else loss)
 
     def _share(self) -> float:
         """Of the peak rates, at this step."""
@@ -120,9 +121,12 @@ class Training:
         """Let the average follow the network; quickly at first, when there is little to average."""
         memory = max(20.0, _MEMORY * self.steps)
         keep = min(1 - 1 / memory, (1 + self.step) / (10 + self.step))
+        mine, its = (list(net.state_dict().values()) for net in (self.average, self.net))
+        numbers = [at for at, value in enumerate(mine) if value.is_floating_point()]
         with torch.no_grad():
-            for mine, its in zip(self.average.state_dict().values(), self.net.state_dict().values(), strict=True):
-                mine.lerp_(its, 1 - keep) if mine.is_floating_point() else mine.copy_(its)
+            torch._foreach_lerp_([mine[at] for at in numbers], [its[at] for at in numbers], 1 - keep)
+            for at in set(range(len(mine))) - set(numbers):  # counts of batches
+                mine[at].copy_(its[at])
 
     def _recover(self, loss: float) -> None:
         self.recoveries += 1
@@ -174,19 +178,30 @@ def train(
     if recipe.compiled:
         net.compile(dynamic=False)
     saved = time.perf_counter()
-    while not training.finished and not watch.stopped():
-        net.train()
-        with _told_what_compiling_needs(recipe.compiled):
-            with torch.autocast(_device(net).type, torch.bfloat16, enabled=bfloat16):
-                now = loss(training)
-            training.advance(now)
-        watch.progress(training.step)
-        if time.perf_counter() - saved > _EVERY:
-            _save(training, path)
-            watch.saved()
-            saved = time.perf_counter()
+    with _repeatable():
+        while not training.finished and not watch.stopped():
+            net.train()
+            with _told_what_compiling_needs(recipe.compiled):
+                with torch.autocast(_device(net).type, torch.bfloat16, enabled=bfloat16):
+                    now = loss(training)
+                training.advance(now)
+            watch.progress(training.step)
+            if time.perf_counter() - saved > _EVERY:
+                _save(training, path)
+                watch.saved()
+                saved = time.perf_counter()
     _save(training, path)
     return training
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """Convolutions on a GPU by methods that give the same sums each time; on a CPU all do."""
+    before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 #: Where errors come from that are the compiler's.
@@ -220,12 +235,13 @@ def _save(training: Training, path: Path | None) -> None:
 
 def _resume(training: Training, path: Path) -> None:
     """Go on from a checkpoint of the same training; one that does not fit is another's, and is passed over."""
+    before = copy.deepcopy(training.state())
     try:
         state = torch.load(path, map_location=_device(training.net), weights_only=True)
         if state["steps"] == training.steps:
             training.load(state)
-    except Exception:  # a damaged file makes the reader fail in any way it likes
-        return
+    except Exception:  # a damaged file makes the reader fail in any way it likes, also when half of it was taken
+        training.load(before)
 
 
 # ---- Chance, and the order of the samples. ----
@@ -280,21 +296,22 @@ def step_seconds(
     compiled: bool = False,
     times: int = 3,
 ) -> float:
-    """The shortest time of a forward and backward pass, of `times` after one to warm up. net: is not used again."""
+    """The shortest time of a whole training step, of `times` after one to warm up. net: is not used again."""
     device = _device(net)
-    net.train()
+    training = Training(net.train(), times + 1, Recipe(), bfloat16)
     if compiled:
         net.compile(dynamic=False)
     taken = []
-    for _ in range(times + 1):
-        _wait(device)
-        began = time.perf_counter()
-        with _told_what_compiling_needs(compiled):
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                value = loss(net)
-            value.backward()  # type: ignore[no-untyped-call]
-        _wait(device)
-        taken.append(time.perf_counter() - began)
+    with _repeatable():
+        for _ in range(times + 1):
+            _wait(device)
+            began = time.perf_counter()
+            with _told_what_compiling_needs(compiled):
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    value = loss(net)
+                training.advance(value)
+            _wait(device)
+            taken.append(time.perf_counter() - began)
     return min(taken[1:])
 
 
