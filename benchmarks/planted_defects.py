@@ -33,8 +33,8 @@ speaks against is found less often, for the threshold is what one in a hundred t
     signs, defective, by networks (--minutes 3): all as above but for
     grey, vivid            8/9  100.0%    1.0%
     blurred                 10  100.0%    3.0%
-    another label          2/3  100.0%    1.0%
-    foreign                 30    0.0%    0.0%
+    another label          2/3  100.0%    0.5%
+    foreign                 30   72.5%    4.0%
     signs, clips, 480 labeled, 440 without a defect
     odd frame                4  100.0%    3.6%
     signs, one box, 200 labeled, 200 without a defect

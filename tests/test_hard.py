@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import InputError, UsageError
-from engine.hard.anomaly import abnormality
+from engine.hard.anomaly import abnormality, joined
 from engine.hard.clustering import around, disagreement
 from engine.hard.combine import (
     Residual,
@@ -106,6 +106,35 @@ def test_abnormality_by_hand() -> None:
     assert found.tolist() == pytest.approx([0.5, 0.5, 0.5, 8 / 9, 0.0])
     assert abnormality(vectors, torch.arange(1)).isnan().all()  # nothing to compare with
     assert abnormality(torch.ones(4, 2), torch.arange(3)).tolist() == [0.5] * 4
+
+
+def test_the_larger_abnormality_counts_on_one_scale() -> None:
+    first = torch.tensor([0.4, 0.5, 0.6, 0.5, torch.nan, 0.5])
+    second = torch.tensor([0.1, 0.2, 0.3, 0.9, 0.4, torch.nan])
+    reference = torch.tensor([True, True, True, False, False, False])
+    found = joined(first, second, reference)  # the second one moved by 0.3
+    assert found.tolist() == pytest.approx([0.4, 0.5, 0.6, 1.0, 0.7, 0.5])
+    assert joined(first, second, ~reference).tolist()[:4] == pytest.approx([0.5, 0.5, 0.6, 0.5])
+    assert torch.equal(joined(first, second * torch.nan, reference).nan_to_num(9), first.nan_to_num(9))
+
+
+def test_what_networks_do_not_see_is_found_by_pixels() -> None:
+    """Two labels that lie apart for the networks; the last sample looks like nothing that anybody labeled."""
+    chance = generator_of("foreign")
+    names = torch.arange(41) % 2
+    told, given = one_hot(*names.tolist()), one_hot(*names.tolist())
+    told[30:], given[:30] = False, False
+    vectors = one_hot(*names.tolist()).float() + 0.05 * torch.randn(41, 2, generator=chance)
+    pixels = torch.randn(41, 8, generator=chance)
+    pixels[40] += 9
+    view, nobody = View(vectors, torch.arange(30)), torch.zeros(41, dtype=torch.bool)
+    known = Evidence(given.float() * 0.9 + 0.05, given, told, nobody, False, (view,))
+    by_networks, by_both = (mined(each).scores[30] for each in (known, replace(known, contents=pixels)))
+    rest = torch.arange(30, 40)
+    assert by_networks[40] < by_networks[rest].max()
+    assert by_both[40] > by_both[rest].max() + 0.1
+    with pytest.raises(InputError, match=r"contents: must be \(41, d\), got \(40, 8\)"):
+        hard_examples(replace(known, contents=pixels[:40]))
 
 
 def test_clusters_vote_against_a_label() -> None:

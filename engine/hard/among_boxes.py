@@ -49,7 +49,7 @@ def among_boxes(
     everything = [*samples, *train]
     altering = len(samples) if detector is not None and config.altering else 0
     advance = setting.stage(LOOKING, 2 * len(everything) + altering)
-    of_images = contents([found, of_train], setting, advance)
+    of_images = contents([found, of_train], setting.encoder, setting.device, progress=advance, stopped=setting.stopped)
     paths, boxes, rows = [], [], []
     for row, sample in enumerate(everything):
         shapes = sample.boxes

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -57,12 +58,15 @@ def among_images(
     judges = torch.full((len(everything),), -1)
     if said is not None and said.judges is not None:
         judges[: len(samples)] = _for_samples(samples, said.sources, torch.from_numpy(said.judges), -1)
+    by_pixels = partial(contents, [found, of_train], setting.encoder, setting.device, stopped=setting.stopped)
+    shown: Tensor | None = None
     if committee is not None:
         look = Look(committee, questions.multi_label, config.altering)
         vectors, altered = _by_networks(look, [found, of_train], judges, setting)
+        shown = by_pixels()
     else:
         advance = setting.stage(LOOKING, len(readable) + (len(found.thumbnails) if model is not None else 0))
-        vectors = contents([found, of_train], setting, advance)[None]
+        vectors = by_pixels(progress=advance)[None]
         altered = {} if model is None else _altered(model, found, of_train, config.altering, setting, advance)
     labeled = questions.told.any(dim=1)
     views = tuple(
@@ -85,6 +89,7 @@ def among_images(
         features,
         altered,
         sequences_in(samples),
+        contents=shown,
     )
     answer = replace(first_of(hard_examples(evidence, config, seed=setting.seed), len(samples)), names=questions.names)
     failures = (*found.failures, *of_train.failures)

@@ -47,6 +47,7 @@ def among_labels(
         labeling,
         labeling.survey.thumbnails,
         operators=config.altering,
+        encoder=setting.encoder,
         progress=advance,
         stopped=setting.stopped,
     )

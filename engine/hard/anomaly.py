@@ -32,5 +32,17 @@ def abnormality(vectors: Tensor, seen: Tensor, *, neighbours: int = NEIGHBOURS) 
     return torch.where(reach + typical > 0, reach / (reach + typical).clamp(min=1e-12), 0.5).float()
 
 
+def joined(first: Tensor, second: Tensor, reference: Tensor) -> Tensor:
+    """(n,): of two scores of abnormality the larger one, the second one moved and stretched to the scale of the first,
+    so that their medians and what one in a hundred reaches, among reference samples (n,) bool, are the same."""
+    told = reference & ~first.isnan() & ~second.isnan()
+    if not bool(told.any()):
+        return first
+    marks = torch.tensor([0.5, 0.99])
+    (typical, far), (its_typical, its_far) = (each[told].quantile(marks) for each in (first, second))
+    stretched = typical + (second - its_typical) * (far - typical) / (its_far - its_typical).clamp(min=1e-6)
+    return torch.fmax(first, stretched.clamp(0, 1))
+
+
 def _reach(distances: Tensor, count: int) -> Tensor:
     return distances.topk(count, dim=1, largest=False).values.mean(dim=1)

@@ -128,8 +128,16 @@ def sources_of(samples: Dataset | Sequence[Sample]) -> Sources:
     return samples.sources if isinstance(samples, Dataset) else Sources(Path())
 
 
-def contents(surveys: Sequence[Survey], setting: Setting, advance: Callable[[int], None]) -> Tensor:
-    """(n + t, d): how images look, by what their pixels show; rows of NaN where there is none."""
+def contents(
+    surveys: Sequence[Survey],
+    encoder: Encoder,
+    device: torch.device,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """(n + t, d): how the images of n samples and t others look, by what their pixels show; rows of NaN where there is
+    none. Raises Stopped once `stopped()` says so."""
     thumbnails = [each.thumbnails for each in surveys if each.thumbnails is not None and len(each.thumbnails)]
     total = sum(len(each.sizes) for each in surveys)
     if not thumbnails:
@@ -137,11 +145,11 @@ def contents(surveys: Sequence[Survey], setting: Setting, advance: Callable[[int
 
     def batches() -> Iterator[Tensor]:
         for batch in chain.from_iterable(each.batches(BATCH) for each in thumbnails):
-            if setting.stopped():
+            if stopped():
                 raise Stopped("stopped while looking at contents")
-            yield resized(batch, setting.encoder.size)
+            yield resized(batch, encoder.size)
 
-    found = content_vectors(batches, encoder=setting.encoder, device=setting.device, progress=advance)
+    found = content_vectors(batches, encoder=encoder, device=device, progress=progress)
     result = torch.full((total, found.shape[1]), torch.nan)
     result[torch.from_numpy(np.concatenate([each.readable for each in surveys]))] = found
     return result

@@ -240,6 +240,8 @@ def check(evidence: Evidence) -> None:
         there = ~view.vectors.isnan().all(dim=1)
         if not bool(view.vectors[there].isfinite().all()) or not bool(there[view.seen].all()):
             raise InputError("views: vectors must be finite (rows of NaN for none), got NaN or infinity")
+    if evidence.contents is not None and (evidence.contents.ndim != 2 or len(evidence.contents) != n):
+        raise InputError(f"contents: must be ({n}, d), got {tuple(evidence.contents.shape)}")
     for what, by_reason in (("features", evidence.features), ("altered", evidence.altered)):
         for reason, values in by_reason.items():
             if tuple(values.shape) != (n,):

@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.embeddings import Encoder, Gradients
 from engine.errors import Stopped
+from engine.hard.asking import contents
 from engine.hard.consistency import inconsistencies
 from engine.hard.measured import image_features
 from engine.hard.mining import Evidence, View
@@ -39,17 +41,20 @@ def evidence_of(
     thumbnails: Thumbnails,
     *,
     operators: Collection[str],
+    encoder: Encoder | None = None,
     progress: Callable[[int], None] = lambda done: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Evidence:
-    """operators: names of alterations to try. progress: called with the number of images done. Raises Stopped once
-    `stopped()` says so."""
+    """operators: names of alterations to try. encoder: what sees the contents of images beside the networks; histograms
+    of gradients by default. progress: called with the number of images done. Raises Stopped once `stopped()` says
+    so."""
     predicted = torch.from_numpy(labeling.predicted)
     told = torch.from_numpy(labeling.targets.matrix)
     judges = torch.from_numpy(labeling.judges)
     committee = labeling.classifier.committee
     views: tuple[View, ...] = ()
     altered: dict[int, Tensor] = {}
+    shown: Tensor | None = None
     if committee is not None:
         look = Look(committee, labeling.targets.multi_label, tuple(operators))
         vectors, altered = look.at(thumbnails, judges, progress=progress, stopped=stopped)
@@ -57,6 +62,7 @@ def evidence_of(
         views = tuple(
             View(vectors[number], (labeled & (judges != number)).nonzero()[:, 0]) for number in range(len(vectors))
         )
+        shown = contents([labeling.survey], encoder or Gradients(), committee.device, stopped=stopped)
     return Evidence(
         torch.from_numpy(labeling.probabilities),
         predicted,
@@ -67,6 +73,7 @@ def evidence_of(
         image_features(labeling.survey),
         altered,
         sequences_in(samples),
+        contents=shown,
     )
 
 
@@ -95,7 +102,7 @@ class Look:
         n, networks = len(judges), self.committee.networks
         vectors = torch.full((len(networks), n, self.committee.spec.dim), torch.nan)
         changes = {OPERATORS[name]: torch.full((n,), torch.nan) for name in self.operators}
-        device = next(networks[0].parameters()).device
+        device = self.committee.device
         for start in range(0, len(thumbnails), _BATCH):
             if stopped():
                 raise Stopped(f"stopped after {start:,} of {len(thumbnails):,} images")

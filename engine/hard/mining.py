@@ -20,7 +20,7 @@ from torch import Tensor
 
 from engine.errors import InputError
 from engine.features import FEATURES_OF_REASONS
-from engine.hard.anomaly import abnormality
+from engine.hard.anomaly import abnormality, joined
 from engine.hard.clustering import around, disagreement
 from engine.hard.distribution import offset
 from engine.hard.predict_score import low_confidence
@@ -60,6 +60,8 @@ class Evidence:
     mean. views: may be none. features: by reason, 5..18, (n,): what was measured, NaN where it was not. altered: by
     reason, 19..29, (n,): how much predictions change. sequences: positions in order. said: (n, k), what is compared
     between similar samples in a row, parts of one whole; None: the probabilities, and where labels came without, those.
+    contents: (n, d) float, what pixels show to eyes that no label has taught, as vectors of a view; None: nobody has
+    looked, or the views are these eyes.
     """
 
     probabilities: Tensor
@@ -72,6 +74,7 @@ class Evidence:
     altered: Mapping[int, Tensor] = field(default_factory=dict)
     sequences: Sequence[Sequence[int]] = ()
     said: Tensor | None = None
+    contents: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -234,10 +237,20 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
     if _CONSISTENCY in miners:
         found |= evidence.altered
     if _ANOMALY in miners and evidence.views:
-        found[30] = _over_views(evidence, lambda view, at: abnormality(view.vectors, view.seen))
+        found[30] = _abnormal(evidence)
     there = weighed.any(dim=1)
     scores = {number: torch.where(there, score, torch.nan) for number, score in sorted(found.items())}
     return Mined(scores, of_labels, around_)
+
+
+def _abnormal(evidence: Evidence) -> Tensor:
+    """Reason 30: far from what models have seen, or from what people labeled as its pixels show it: networks need not
+    see what tells no label from another, and find a picture of something else quite usual."""
+    by_views = _over_views(evidence, lambda view, at: abnormality(view.vectors, view.seen))
+    if evidence.contents is None:
+        return by_views
+    told = evidence.told.any(dim=1) & ~evidence.contents.isnan().any(dim=1)
+    return joined(by_views, abnormality(evidence.contents, told.nonzero()[:, 0]), evidence.reference)
 
 
 def _worst(of_labels: Tensor) -> Tensor:
