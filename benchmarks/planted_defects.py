@@ -48,8 +48,8 @@ speaks against is found less often, for the threshold is what one in a hundred t
     many boxes           11/18   94.7%    0.0%
     flat box                13  100.0%    0.0%
     huge box          14/12/18  100.0%    0.0%
-    tiny box                14  100.0%    0.0%
-    another name           2/3    0.0%    0.0%
+    tiny box                14   94.4%    0.0%
+    another name           2/3   94.4%    1.9%
     not sure                 1  100.0%    0.0%
 """
 

@@ -108,6 +108,15 @@ def test_abnormality_by_hand() -> None:
     assert abnormality(torch.ones(4, 2), torch.arange(3)).tolist() == [0.5] * 4
 
 
+def test_another_share_may_be_far_and_scales_be_joined() -> None:
+    scores = {1: torch.arange(101) / 100, 3: torch.arange(101) / 200}
+    everyone = torch.ones(101, dtype=torch.bool)
+    usual, other = scale_of(scores, everyone), scale_of({3: scores[3]}, everyone, far=0.95)
+    assert usual.far == pytest.approx({1: 0.99, 3: 0.495}) and other.far == pytest.approx({3: 0.475})
+    both = usual.with_others(other)
+    assert both.far == pytest.approx({1: 0.99, 3: 0.475}) and both.typical == usual.typical
+
+
 def test_the_larger_abnormality_counts_on_one_scale() -> None:
     first = torch.tensor([0.4, 0.5, 0.6, 0.5, torch.nan, 0.5])
     second = torch.tensor([0.1, 0.2, 0.3, 0.9, 0.4, torch.nan])

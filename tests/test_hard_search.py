@@ -10,12 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import SHAPES, paint
 
 import engine
 from engine.cli import main
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, UsageError
+from engine.hard.among_boxes import with_sizes
 from engine.hard.asking import Said
 from engine.hard.boxes import boxes_of
 from engine.hard.config import HardConfig
@@ -387,6 +389,39 @@ def test_each_defect_of_boxes_has_its_reason(plate: Dataset) -> None:
     coefficients = done.found.coefficients[30:]
     assert coefficients.argmin() in (DEFECTS.index("fine"), DEFECTS.index("many"))  # offsets weigh little
     assert np.isfinite(done.found.coefficients).all()
+
+
+def test_sizes_of_boxes_stand_beside_what_is_inside() -> None:
+    inside = torch.zeros(4, 3)
+    boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15], [0, 0, 40, 10], [9, 9, 9, 9]], np.float32)
+    found = with_sizes(inside, boxes)
+    assert found.shape == (4, 5) and bool(found.isfinite().all()) and torch.equal(found[:, :3], inside)
+    assert torch.equal(found[0], found[1])  # where a box lies says nothing
+    assert found[2, 3] > found[0, 3] > found[3, 3] and found[2, 4] == found[0, 4]
+    alike = np.array([[0, 0, 10, 10.001], [0, 0, 10, 10]], np.float32)
+    assert torch.allclose(with_sizes(inside[:2], alike)[:, 3:], torch.zeros(2, 2), atol=1e-3)
+
+
+def test_a_name_that_only_the_size_of_a_box_denies(tmp_path: Path) -> None:
+    """Small and large cells look the same inside; on the last image a small one is called large."""
+    samples = []
+    for number in range(24):
+        rng = np.random.default_rng(number)
+        picture, boxes = np.full((90, 120, 3), 200, np.uint8) + rng.integers(0, 20, (90, 120, 3), np.uint8), []
+        for x, y in ((25, 30), (60, 45), (95, 60)):
+            name = "large" if rng.random() < 0.5 else "small"
+            half = int(rng.integers(16, 19) if name == "large" else rng.integers(6, 8))
+            cv2.circle(picture, (x, y), half, (60, 60, 190), -1)
+            boxes.append((name, (float(x - half), float(y - half), float(x + half), float(y + half))))
+        if number == 23:
+            cv2.circle(picture, (60, 45), 19, (200, 200, 200), -1)
+            cv2.circle(picture, (60, 45), 7, (60, 60, 190), -1)
+            boxes[1] = ("large", (53.0, 38.0, 67.0, 52.0))
+        cv2.imwrite(str(tmp_path / f"{number:02}-x.png"), picture)
+        samples.append(Sample(f"{number:02}-x.png", (drawn(boxes, machine=number >= 20),)))
+    found = search(Dataset(tuple(samples), Sources(tmp_path)), config=HardConfig(threshold=0.0)).found
+    rows, boxes_in_question = found.labels.rows, found.labels.coefficients
+    assert boxes_in_question.argmax() == np.flatnonzero(rows == 23)[1] and {2, 3} & set(found.reasons[23][:3])
 
 
 def test_marks_on_boxes(plate: Dataset) -> None:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,6 +34,13 @@ from engine.hard.sequential import sequences_in
 from engine.samples import Sample
 from engine.sources import Sources
 from engine.survey import Survey, box_array
+
+#: How far apart two boxes are, one a deviation larger than the other, where what is inside has a length of about 1.
+#: (Boxes of blood cells with another name, of all boxes: area under the ROC curve 0.894 by the clusters around and
+#: 0.873 by likeness without sizes; 0.990 and 0.992 with 0.2, 0.996 and 0.997 with 0.45.)
+_OF_SIZE: Final = 0.4
+#: Sizes that differ less are the same.
+_LEAST_DEVIATION: Final = 0.1
 
 
 def among_boxes(
@@ -71,6 +80,7 @@ def among_boxes(
             device=setting.device,
             progress=lambda done: advance(len(everything) + int(share * done)),
         )
+        vectors = with_sizes(vectors, np.concatenate(boxes))
         of_boxes = torch.full((len(rows), vectors.shape[1]), torch.nan)
         of_boxes[torch.tensor(rows)] = vectors
     advance(2 * len(everything))
@@ -99,6 +109,14 @@ def among_boxes(
     return Search(
         first_of(answer, len(samples)), rows_asked, True, False, train, found, of_images, told, failures, tuple(notes)
     )
+
+
+def with_sizes(vectors: Tensor, boxes: npt.NDArray[np.float32]) -> Tensor:
+    """(m, d) what is inside of boxes, and (m, 4) xyxy pixels -> (m, d + 2): and how wide and how high they are, which
+    squares of one size have lost. By logarithms, over their deviation among all boxes."""
+    sizes = torch.from_numpy(np.log((boxes[:, 2:] - boxes[:, :2]).clip(min=1)))
+    sizes = (sizes - sizes.mean(dim=0)) / sizes.std(dim=0, unbiased=False).clamp(min=_LEAST_DEVIATION)
+    return torch.cat([vectors, _OF_SIZE * sizes], dim=1)
 
 
 def _box_changes(

@@ -17,17 +17,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.hard.combine import scale_of
 from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples, HardLabels, judge_of, judged
 from engine.hard.measured import box_features, counted_boxes, image_features
 from engine.hard.mining import Evidence, Mined, View, mined
 from engine.hard.predict_score import nothing_found
 from engine.hard.questions import box_labels, has_automatic_boxes
+from engine.hard.reasons import REASONS
 from engine.samples import OBJECT_DETECTION, Label, Sample, Shape
 from engine.survey import Survey
 
 #: An image whose surest box is less sure than that shows nothing, perhaps (reason 0): as likely wrong as right.
 _FLOOR: Final = 0.5
+#: What is said of names, and the share of people's images whose worst box stays below the mark from which on it is a
+#: reason of the image. Of many boxes one soon has a wrong name, when people drew it, too: what one image in a hundred
+#: reaches are their errors.
+_OF_NAMES: Final = ("clustering_mining", "image_similarity_mining")
+_FAR_NAMES: Final = 0.95
 #: What is said of an image by itself, beside what is said of its boxes.
 OF_IMAGES: Final = ("sequential_mining", "feature_distribution_mining", "anomaly_detection_mining")
 
@@ -112,7 +119,10 @@ def hard_boxes(
     together = Mined(dict(sorted(scores.items())), {}, nobody_around)
     asked = by_box.labels.rows  # positions among the boxes
     worst = _worst_box(boxes.rows[asked], torch.from_numpy(by_box.labels.coefficients), len(samples))
-    answer = judged(of_images, together, judge_of(of_images, together, config), least=worst, seed=seed)
+    judge = judge_of(of_images, together, config)
+    of_names = {number: score for number, score in scores.items() if REASONS[number].miner in _OF_NAMES}
+    marks = judge.scale.with_others(scale_of(of_names, of_images.reference, far=_FAR_NAMES))
+    answer = judged(of_images, together, judge, least=worst, marks=marks, seed=seed)
     labels = HardLabels(
         boxes.rows[asked].numpy(),
         boxes.columns[asked].numpy(),

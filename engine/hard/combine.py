@@ -90,6 +90,10 @@ class Scale:
         typical, far, score = (_unbent(number, each) for each in (self.typical[number], self.far[number], score))
         return ((score - typical) / (far - typical).clamp(min=1e-6)).clamp(0, most)
 
+    def with_others(self, other: Scale) -> Scale:
+        """The same, but for the reasons of the other one that one."""
+        return Scale({**self.typical, **other.typical}, {**self.far, **other.far})
+
 
 def _unbent(number: int, score: Tensor | float) -> Tensor:
     """Scores that are shares of a distribution crowd below 1: 0.99 and 0.9999 are as far from each other as from 0."""
@@ -97,25 +101,25 @@ def _unbent(number: int, score: Tensor | float) -> Tensor:
     return -(1.0001 - values).log10() if REASONS[number].miner == "feature_distribution_mining" else values
 
 
-def scale_of(scores: Scores, reference: Tensor) -> Scale:
-    """reference: (n,) bool, samples that tell what is usual; the far mark of fewer than 100 lies between their largest
-    two scores. Where fewer than 10 of them have one, the median of all is typical, and its meaning says what is far;
-    where most are beyond that, what one in a hundred of all reaches is."""
-    typical, far = {}, {}
+def scale_of(scores: Scores, reference: Tensor, *, far: float = _FAR) -> Scale:
+    """reference: (n,) bool, samples that tell what is usual. far: the share of them below the far mark, which of few
+    lies between their largest two scores. Where fewer than 10 of them have one, the median of all is typical, and its
+    meaning says what is far; where most are beyond that, what one in a hundred of all reaches is."""
+    typical, marks = {}, {}
     for number, score in scores.items():
         known = score[reference & ~score.isnan()]
         enough = len(known) >= _LEAST_REFERENCE
         known = (known if enough else score[~score.isnan()]).double()
         known = known if len(known) else torch.zeros(1, dtype=torch.float64)
-        typical[number], far[number] = (float(known.quantile(part)) for part in (_TYPICAL, _FAR))
+        typical[number], marks[number] = (float(known.quantile(part)) for part in (_TYPICAL, far))
         miner = REASONS[number].miner
         if not enough:
             typical[number] = min(typical[number], _MOST_TYPICAL.get(miner, math.inf))
         if not enough and typical[number] < _FAR_BY_MEANING[miner]:
-            far[number] = _FAR_BY_MEANING[miner]
+            marks[number] = _FAR_BY_MEANING[miner]
         else:
-            far[number] = max(far[number], _LEAST_FAR.get(miner, 0.0))
-    return Scale(typical, far)
+            marks[number] = max(marks[number], _LEAST_FAR.get(miner, 0.0))
+    return Scale(typical, marks)
 
 
 def by_miner(

@@ -159,9 +159,18 @@ def _model_of_labels(
     return calibrate(doubts, miners, wrong).at_level(*of(open_)[:2])
 
 
-def judged(evidence: Evidence, found: Mined, judge: Judge, *, least: Tensor | None = None, seed: int) -> HardExamples:
-    """What a judge makes of what was mined. least: (n,) of coefficients by `weights`: an image is
-    no surer than what is on it."""
+def judged(
+    evidence: Evidence,
+    found: Mined,
+    judge: Judge,
+    *,
+    least: Tensor | None = None,
+    marks: Scale | None = None,
+    seed: int,
+) -> HardExamples:
+    """What a judge makes of what was mined. least: (n,) of coefficients by `weights`: an image is no surer than what is
+    on it. marks: what is usual and what is far where reasons are given; by default the judge's scale."""
+    marks = marks or judge.scale
     there = evidence.predicted
     coefficients = torch.where(there, judge.coefficients(found.doubts(evidence), found.scores), 0.0)
     if least is not None:
@@ -177,11 +186,11 @@ def judged(evidence: Evidence, found: Mined, judge: Judge, *, least: Tensor | No
     return HardExamples(
         coefficients.numpy(),
         hard.numpy(),
-        reasons_of(found.scores, judge.scale, judge.weights, hard),
+        reasons_of(found.scores, marks, judge.weights, hard),
         _labels(evidence, found, judge),
         {number: score.numpy() for number, score in found.scores.items()},
-        {number: share.numpy() for number, share in shares_of(found.scores, judge.scale, judge.weights).items()},
-        dict(judge.scale.far),
+        {number: share.numpy() for number, share in shares_of(found.scores, marks, judge.weights).items()},
+        dict(marks.far),
         judge.combiner,
         judge.threshold,
         left,
