@@ -19,7 +19,7 @@ WBC. One network that had seen all 60 images made 0.891 and 0.594 with 1,300 ste
     labeled  seed  contender        mAP50  mAP50:95  seconds  a class at 0.5
          60     0  accurate        0.8964    0.5913      900  0.886 0.818 0.985  steps 629+222+599+225, two networks
          60     0  fast            0.8882    0.5876      464  0.867 0.815 0.983  steps 600+640, two networks
-         60     0  fast            0.8889    0.5835      488  0.868 0.813 0.985  steps 468+427+414, three networks before
+         60     0  fast            0.8889    0.5835      488  0.868 0.813 0.985  steps 468+427+414, three, before
          60     0  fast            0.8887    0.5760      182  0.880 0.803 0.983  steps 244+223 before (--minutes 3)
          30     0  fast            0.8886    0.5676      472  0.866 0.817 0.983  steps 527+465+116, other work beside
          60     0  accurate        0.8931    0.5942      419  0.871 0.825 0.983  --device cuda --minutes-accurate 7 on a

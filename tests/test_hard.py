@@ -19,10 +19,12 @@ from engine.hard.combine import (
     Residual,
     by_miner,
     calibrate,
+    levelled,
     reasons_of,
     residuals,
     reviews_to_reach,
     scale_of,
+    usual_mean,
     weighted,
 )
 from engine.hard.config import HardConfig, parsed_weights
@@ -563,8 +565,21 @@ def test_the_weighted_mean_is_over_miners_that_could_run() -> None:
     miners = {"predict_score_mining": torch.tensor([1.0, 0.5]), "clustering_mining": torch.tensor([0.0, math.nan])}
     found = weighted(miners, {"predict_score_mining": 0.3, "clustering_mining": 0.1})
     assert found.tolist() == pytest.approx([0.75, 0.5])
-    assert weighted({"clustering_mining": torch.tensor([2.0])}, WEIGHTS).tolist() == [1.0]
+    assert weighted({"clustering_mining": torch.tensor([2.0])}, WEIGHTS).tolist() == [2.0]
     assert weighted({}, WEIGHTS).tolist() == []
+
+
+def test_what_one_training_sample_in_ten_reaches_is_the_threshold() -> None:
+    assert usual_mean(torch.arange(101) / 100) == pytest.approx(0.9)
+    assert usual_mean(torch.zeros(101)) == usual_mean(torch.ones(9)) == 0.1  # nothing is strange; too few tell
+    assert usual_mean(torch.full((20,), 3.0)) < 3
+    means = torch.tensor([0.0, 0.2, 0.4, 0.7, 1.0, 2.0, 3.0])
+    assert levelled(means, 0.4).tolist() == pytest.approx([0.0, 0.05, 0.1, 0.5, 0.9, 0.95, 1.0])
+    assert levelled(torch.tensor([0.5, 1.5, 3.0]), 1.5).tolist() == pytest.approx([0.1 / 3, 0.1, 1.0])
+    known, wrong = simulated(2_000, 1_000)
+    found = hard_examples(known, HardConfig(combiner="weights"))
+    assert found.hard[:1000].mean() == pytest.approx(0.1, abs=0.02)  # those that were judged out of fold
+    assert found.hard[wrong].mean() > 5 * found.hard[~wrong].mean()
 
 
 def test_scores_are_scaled_by_the_labeled_samples() -> None:

@@ -113,7 +113,7 @@ def test_no_training_set(predicted: Dataset) -> None:
     done = search(predicted.with_samples(predicted[30:]))
     assert any("no training set" in note for note in done.notes)
     assert np.isfinite(done.found.coefficients).all() and 3 in done.found.scores
-    assert done.found.order[:3].tolist() == [0, 1, 2]  # the least certain ones
+    assert set(done.found.order[:3].tolist()) == {0, 1, 2}  # the least certain ones
 
 
 def test_labels_without_confidences_are_judged_by_the_rest(predicted: Dataset) -> None:
@@ -430,7 +430,7 @@ def test_marks_on_boxes(plate: Dataset) -> None:
     assert samples[:30] == plate.samples[:30]
     swapped = samples[31].labels[0]
     worst = max(swapped.drawing.shapes, key=lambda shape: shape.hard_coefficient)
-    assert 3 in swapped.drawing.shapes[0].hard_reasons and worst.hard_coefficient > 0.3
+    assert 3 in swapped.drawing.shapes[0].hard_reasons and worst.hard_coefficient > 0.5
     assert swapped.hard_coefficient == worst.hard_coefficient and swapped.annotation_loc is None
     assert samples[30].hard and 0 in samples[30].property["@modelarts:hard_reasons"] and not samples[30].boxes
 

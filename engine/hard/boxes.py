@@ -110,7 +110,8 @@ def hard_boxes(
     boxes = boxes_of(samples)
     miners = [name for name, weight in config.weights.items() if weight > 0]
     of_boxes, box_scores = _mined_boxes(boxes, found, sights.of_boxes, altered or {}, miners, seed)
-    by_box = judged(of_boxes, box_scores, judge_of(of_boxes, box_scores, config), seed=seed)
+    box_judge = judge_of(of_boxes, box_scores, config)
+    by_box = judged(of_boxes, box_scores, box_judge, seed=seed)
     of_images, image_scores = _mined_images(samples, boxes, found, sights.of_images, sequences, miners, seed)
     scores = _together(image_scores, box_scores, boxes, len(samples))
     if "predict_score_mining" in miners:
@@ -118,8 +119,12 @@ def hard_boxes(
     nobody_around = torch.full((len(samples), 1), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, nobody_around)
     asked = by_box.labels.rows  # positions among the boxes
-    worst = _worst_box(boxes.rows[asked], torch.from_numpy(by_box.labels.coefficients), len(samples))
-    judge = judge_of(of_images, together, config)
+    silent = {
+        number: torch.where(boxes.told, score.nan_to_num(0.0), score) for number, score in box_scores.scores.items()
+    }
+    every_box = box_judge.coefficients(box_scores.doubts(of_boxes), silent)
+    worst = _worst_box(boxes.rows, every_box, len(samples))
+    judge = judge_of(of_images, together, config, least=worst)
     of_names = {number: score for number, score in scores.items() if REASONS[number].miner in _OF_NAMES}
     marks = judge.scale.with_others(scale_of(of_names, of_images.reference, far=_FAR_NAMES))
     answer = judged(of_images, together, judge, least=worst, marks=marks, seed=seed)

@@ -146,17 +146,38 @@ def by_miner(
 
 
 def weighted(miners: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The documented way: the mean of what the miners say, each from 0 to 1, over those that could run, (n,).
+    """The documented way: the mean of what the miners say, each from 0 to 3, over those that could run, (n,).
 
     0 where none could.
     """
     names = [name for name in miners if weights.get(name, 0.0) > 0]
     if not names:
         return torch.zeros(len(next(iter(miners.values()))) if miners else 0)
-    stacked = torch.stack([miners[name].clamp(max=1) for name in names])
+    stacked = torch.stack([miners[name] for name in names])
     shares = (~stacked.isnan()).float() * torch.tensor([weights[name] for name in names])[:, None]
     total: Tensor = (stacked.nan_to_num(0.0) * shares).sum(dim=0) / shares.sum(dim=0).clamp(min=1e-12)
     return total
+
+
+#: The documented threshold of `weights`, and what so many training samples stay below.
+USUAL: Final = 0.1
+_USUAL_SHARE: Final = 0.9
+
+
+def usual_mean(reference: Tensor) -> float:
+    """(r,) weighted means of samples that tell what is usual -> the mean that is a coefficient of USUAL: what one in
+    ten of them reaches; USUAL itself at least, and where fewer than 10 tell."""
+    if len(reference) < _LEAST_REFERENCE:
+        return USUAL
+    return min(_MOST - USUAL, max(USUAL, float(reference.double().quantile(_USUAL_SHARE))))
+
+
+def levelled(means: Tensor, usual: float) -> Tensor:
+    """(n,) weighted means in [0, 3] -> coefficients in [0, 1] in the same order: USUAL where the mean is `usual`, 1 -
+    USUAL where it is 1, as all miners find a sample far; evenly between."""
+    marks = [(0.0, 0.0), (usual, USUAL), (1.0, 1 - USUAL), (_MOST, 1.0)]
+    means_at, coefficients = zip(*[mark for mark in marks if mark[0] != 1.0 or usual < 1], strict=True)
+    return torch.from_numpy(np.interp(means.numpy(), means_at, coefficients)).float()
 
 
 # ---- The probability that a label is wrong. ----

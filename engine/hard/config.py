@@ -11,7 +11,8 @@ from engine.errors import UsageError
 from engine.hard.reasons import OPERATOR_WEIGHTS, OPERATORS, WEIGHTS
 
 COMBINERS: Final = ("weights", "calibrated")
-#: Documented for `weights`. For `calibrated`: one wrong label in ten that are looked at is worth a look.
+#: Documented for `weights`: what one training sample in ten reaches. For `calibrated`: one wrong label in ten that are
+#: looked at is worth a look.
 THRESHOLDS: Final = {"weights": 0.1, "calibrated": 0.1}
 
 

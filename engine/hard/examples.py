@@ -19,16 +19,19 @@ from torch import Tensor
 
 from engine.errors import InputError
 from engine.hard.combine import (
+    USUAL,
     Calibrated,
     Residual,
     Scale,
     by_miner,
     calibrate,
     left_in_words,
+    levelled,
     reasons_of,
     residuals,
     scale_of,
     shares_of,
+    usual_mean,
     weighted,
 )
 from engine.hard.config import THRESHOLDS, HardConfig
@@ -104,7 +107,8 @@ def hard_examples(evidence: Evidence, config: HardConfig | None = None, *, seed:
 class Judge:
     """How scores become coefficients. scale: of the scores. weights: of miners, as documented or asked for. model: of
     `calibrated`, None: `weights`. of_labels: the model of labels by themselves, where a sample has several. threshold:
-    of the coefficient, from which on a label is hard."""
+    of the coefficient, from which on a label is hard. usual: by `weights`, the weighted mean that is a coefficient of
+    USUAL."""
 
     combiner: str
     scale: Scale
@@ -113,26 +117,37 @@ class Judge:
     model: Calibrated | None
     threshold: float
     of_labels: Calibrated | None = None
+    usual: float = USUAL
 
     def miners(self, scores: Scores) -> dict[str, Tensor]:
         return by_miner(scores, self.scale, operator_weights=self.operators)
 
-    def coefficients(self, doubts: Tensor, scores: Scores, *, of_labels: bool = False) -> Tensor:
+    def coefficients(
+        self, doubts: Tensor, scores: Scores, *, of_labels: bool = False, least: Tensor | None = None
+    ) -> Tensor:
         """(m,) in [0, 1]. doubts: (m, 2), 1 - confidence and that of the samples around, NaN for unknown. scores: (m,)
-        each. of_labels: whether they are of labels by themselves."""
+        each. of_labels: whether they are of labels by themselves. least: (m,), by `weights`, what a mean is at least.
+        """
         miners, model = self.miners(scores), (self.of_labels if of_labels else None) or self.model
-        if model is None:
-            return weighted(miners, self.weights) if miners else torch.zeros(len(doubts))
-        return model.probabilities(doubts, miners).clamp(0, 1)
+        if model is not None:
+            assert least is None, "what a review leaves follows the probabilities alone"
+            return model.probabilities(doubts, miners).clamp(0, 1)
+        return levelled(_mean(miners, self.weights, least, len(doubts)), self.usual)
 
 
-def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
-    """The combiner that fits, learned from labeled samples that were judged out of fold where there are any."""
+def _mean(miners: Mapping[str, Tensor], weights: Mapping[str, float], least: Tensor | None, n: int) -> Tensor:
+    mean = weighted(miners, weights) if miners else torch.zeros(n)
+    return mean if least is None else torch.maximum(mean, least)
+
+
+def judge_of(evidence: Evidence, found: Mined, config: HardConfig, *, least: Tensor | None = None) -> Judge:
+    """The combiner that fits, learned from labeled samples that were judged out of fold where there are any. least: as
+    for `judged`."""
     known = evidence.judged & evidence.predicted & ~evidence.doubt.isnan()
     scale, combiner = scale_of(found.scores, evidence.reference), config.combiner_for(int(known.sum()))
     model = of_labels = None
+    miners = by_miner(found.scores, scale, operator_weights=config.operators)
     if combiner == "calibrated":
-        miners = by_miner(found.scores, scale, operator_weights=config.operators)
         wrong = (evidence.given != evidence.told).any(dim=1)[known]
         doubts = found.doubts(evidence)
         model = calibrate(doubts[known], {name: score[known] for name, score in miners.items()}, wrong)
@@ -141,7 +156,10 @@ def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
         if evidence.multi_label:
             of_labels = _model_of_labels(evidence, found, scale, config, known, open_)
     threshold = THRESHOLDS[combiner] if config.threshold is None else config.threshold
-    return Judge(combiner, scale, config.operators, config.weights, model, threshold, of_labels)
+    # What a miner does not say of people's labels, as that they are unsure, is nothing that it finds strange.
+    silent = {name: score.nan_to_num(0.0) for name, score in miners.items()}
+    usual = usual_mean(_mean(silent, config.weights, least, len(evidence))[evidence.reference])
+    return Judge(combiner, scale, config.operators, config.weights, model, threshold, of_labels, usual)
 
 
 def _model_of_labels(
@@ -168,14 +186,11 @@ def judged(
     marks: Scale | None = None,
     seed: int,
 ) -> HardExamples:
-    """What a judge makes of what was mined. least: (n,) of coefficients by `weights`: an image is no surer than what is
-    on it. marks: what is usual and what is far where reasons are given; by default the judge's scale."""
+    """What a judge makes of what was mined. least: (n,), by `weights`: an image is no surer than what is on it. marks:
+    what is usual and what is far where reasons are given; by default the judge's scale."""
     marks = marks or judge.scale
     there = evidence.predicted
-    coefficients = torch.where(there, judge.coefficients(found.doubts(evidence), found.scores), 0.0)
-    if least is not None:
-        assert judge.model is None, "what a review leaves follows the probabilities alone"
-        coefficients = torch.where(there, torch.maximum(coefficients, least), 0.0)
+    coefficients = torch.where(there, judge.coefficients(found.doubts(evidence), found.scores, least=least), 0.0)
     hard = there & (coefficients >= judge.threshold)
     choices: dict[str, Any] = {
         "combiner": judge.combiner,
