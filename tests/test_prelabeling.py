@@ -107,7 +107,7 @@ def test_hard_examples_do_not_change_the_labels(tmp_path: Path) -> None:
     answer = run_request(asked, dataset, tmp_path / "again", model=model)
     assert not any("aug_consistent_mining did not run" in line for line in answer["notices"])
     negatives = [sample for sample in read_samples(tmp_path / "again") if sample.property.get(HARD_REASONS_KEY) == [29]]
-    assert len(negatives) >= 8
+    assert len(negatives) >= 6
 
 
 def test_labels_that_the_model_has_not_seen_tell_how_far_it_can_be_trusted(tmp_path: Path) -> None:
