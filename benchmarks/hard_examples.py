@@ -17,11 +17,11 @@ on our content vectors, from arrays alone: a run takes a second, so that there c
 Printed: area under the ROC curve for "the label is wrong", average precision, share of the errors among the first 10
 and 20 % reviewed, the mean over the seeds; expected calibration error and Brier skill of the calibrated coefficient;
 the difference of areas to the best peer with a 90 % interval (bootstrap over the images, paired); how often the 90 %
-interval of what a review leaves holds the truth (at 0, 5, 10 and 20 % reviewed); what part of the images a person must
-review until the engine, which learns from the review, says that 98 and 99.5 % are right, and how many are; seconds of
-all miners over those of one look at every image by all networks. With --ablation the area of each miner alone and of
-all but each, by both combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which
-then takes seconds.
+interval of what a review leaves holds the truth (at 0, 5, 10 and 20 % reviewed); how many labels are hard by weights at
+the documented threshold, and how many of the wrong ones; what part of the images a person must review until the engine,
+which learns from the review, says that 98 and 99.5 % are right, and how many are; seconds of all miners over those of
+one look at every image by all networks. With --ablation the area of each miner alone and of all but each, by both
+combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which then takes seconds.
 
 Recorded, 2 cores without AMX, --algorithms fast --seeds 3 --minutes 1, labelings of an earlier run by --keep (other
 work ran beside digits with 50 labels and signs with 100, which took steps from networks; one of signs is wrong in a
@@ -29,8 +29,8 @@ fifth for it):
 
     digits, 50 labels, fast 1 min; 3 seeds, 5.59 % wrong
                                              AUROC      AP    10 %    20 %
-    ours                                     0.973   0.662   0.883   0.974
-    ours, weights                            0.957   0.508   0.841   0.970
+    ours                                     0.974   0.667   0.883   0.974
+    ours, weights                            0.961   0.545   0.844   0.970
     least confidence                         0.960   0.510   0.804   0.963
     margin                                   0.959   0.492   0.808   0.963
     entropy                                  0.959   0.502   0.783   0.960
@@ -39,15 +39,16 @@ fifth for it):
     cleanlab confidence_weighted_entropy     0.955   0.458   0.774   0.960
     cleanlab OutOfDistribution               0.600   0.086   0.152   0.359
     ours above least confidence: +0.014 (+0.011 to +0.017);
-      ECE 0.029, Brier skill 0.398, interval holds the truth in 92 % of 12
-    until 98 % are right: 7.8 % reviewed, then 99.43 % are; the goal was reached in 100 % of the runs
-    until 99.5 % are right: 14.9 % reviewed, then 99.98 % are; the goal was reached in 100 % of the runs
+      ECE 0.030, Brier skill 0.395, interval holds the truth in 92 % of 12
+    by weights 20 % are hard, and 97 % of the wrong ones
+    until 98 % are right: 8.2 % reviewed, then 99.60 % are; the goal was reached in 100 % of the runs
+    until 99.5 % are right: 15.4 % reviewed, then 99.98 % are; the goal was reached in 100 % of the runs
     labeling 82 s; all miners 2.7 x one look at every image by all networks
 
     digits, 100 labels, fast 1 min; 3 seeds, 1.98 % wrong
                                              AUROC      AP    10 %    20 %
-    ours                                     0.984   0.601   0.990   0.990
-    ours, weights                            0.973   0.459   0.948   0.978
+    ours                                     0.984   0.603   0.990   0.990
+    ours, weights                            0.974   0.452   0.942   0.982
     least confidence                         0.975   0.437   0.963   0.982
     margin                                   0.976   0.443   0.963   0.982
     entropy                                  0.973   0.416   0.972   0.982
@@ -56,15 +57,16 @@ fifth for it):
     cleanlab confidence_weighted_entropy     0.974   0.429   0.963   0.982
     cleanlab OutOfDistribution               0.923   0.156   0.647   0.942
     ours above margin: +0.009 (+0.006 to +0.011);
-      ECE 0.007, Brier skill 0.378, interval holds the truth in 100 % of 12
-    until 98 % are right: 3.9 % reviewed, then 99.74 % are; the goal was reached in 100 % of the runs
-    until 99.5 % are right: 11.4 % reviewed, then 99.98 % are; the goal was reached in 100 % of the runs
+      ECE 0.007, Brier skill 0.379, interval holds the truth in 100 % of 12
+    by weights 17 % are hard, and 98 % of the wrong ones
+    until 98 % are right: 4.3 % reviewed, then 99.84 % are; the goal was reached in 100 % of the runs
+    until 99.5 % are right: 12.6 % reviewed, then 99.98 % are; the goal was reached in 100 % of the runs
     labeling 60 s; all miners 2.0 x one look at every image by all networks
 
     signs, 100 labels, fast 1 min; 3 seeds, 10.79 % wrong
                                              AUROC      AP    10 %    20 %
-    ours                                     0.941   0.742   0.700   0.843
-    ours, weights                            0.929   0.549   0.621   0.830
+    ours                                     0.941   0.740   0.702   0.843
+    ours, weights                            0.923   0.541   0.599   0.816
     least confidence                         0.901   0.494   0.563   0.766
     margin                                   0.900   0.469   0.550   0.763
     entropy                                  0.894   0.470   0.534   0.739
@@ -73,15 +75,16 @@ fifth for it):
     cleanlab confidence_weighted_entropy     0.898   0.485   0.547   0.755
     cleanlab OutOfDistribution               0.848   0.349   0.407   0.681
     ours above least confidence: +0.040 (+0.034 to +0.044);
-      ECE 0.032, Brier skill 0.437, interval holds the truth in 100 % of 12
-    until 98 % are right: 22.1 % reviewed, then 99.71 % are; the goal was reached in 100 % of the runs
-    until 99.5 % are right: 33.7 % reviewed, then 99.88 % are; the goal was reached in 100 % of the runs
+      ECE 0.032, Brier skill 0.436, interval holds the truth in 100 % of 12
+    by weights 21 % are hard, and 82 % of the wrong ones
+    until 98 % are right: 22.6 % reviewed, then 99.73 % are; the goal was reached in 100 % of the runs
+    until 99.5 % are right: 34.1 % reviewed, then 99.88 % are; the goal was reached in 100 % of the runs
     labeling 65 s; all miners 2.2 x one look at every image by all networks
 
     signs, 200 labels, fast 1 min; 3 seeds, 1.47 % wrong
                                              AUROC      AP    10 %    20 %
-    ours                                     0.948   0.733   0.917   0.934
-    ours, weights                            0.955   0.375   0.917   0.917
+    ours                                     0.948   0.731   0.917   0.934
+    ours, weights                            0.957   0.494   0.917   0.917
     least confidence                         0.937   0.464   0.917   0.934
     margin                                   0.937   0.432   0.917   0.934
     entropy                                  0.935   0.398   0.917   0.934
@@ -89,23 +92,24 @@ fifth for it):
     cleanlab normalized_margin               0.937   0.432   0.917   0.934
     cleanlab confidence_weighted_entropy     0.936   0.440   0.917   0.934
     cleanlab OutOfDistribution               0.910   0.168   0.792   0.912
-    ours above margin: +0.011 (+0.007 to +0.017);
+    ours above margin: +0.011 (+0.007 to +0.016);
       ECE 0.008, Brier skill 0.462, interval holds the truth in 100 % of 12
+    by weights 17 % are hard, and 91 % of the wrong ones
     until 98 % are right: 3.2 % reviewed, then 99.84 % are; the goal was reached in 100 % of the runs
-    until 99.5 % are right: 7.9 % reviewed, then 99.89 % are; the goal was reached in 100 % of the runs
+    until 99.5 % are right: 8.0 % reviewed, then 99.89 % are; the goal was reached in 100 % of the runs
     labeling 53 s; all miners 2.3 x one look at every image by all networks
 
     digits, 50 labels, accurate 2 min; 3 seeds, 2.58 % wrong (--algorithms accurate --minutes 2 --no-review)
                                              AUROC      AP    10 %    20 %
-    ours                                     0.987   0.622   0.981   1.000
-    ours, weights                            0.976   0.488   0.952   1.000
+    ours                                     0.987   0.625   0.981   1.000
+    ours, weights                            0.977   0.468   0.962   1.000
     least confidence                         0.976   0.474   0.948   0.994
     margin                                   0.975   0.455   0.948   0.994
     entropy                                  0.976   0.464   0.941   0.994
     cleanlab confidence_weighted_entropy     0.976   0.472   0.941   0.994
     cleanlab OutOfDistribution               0.549   0.031   0.060   0.253
     ours above cleanlab confidence_weighted_entropy: +0.010 (+0.008 to +0.013);
-      ECE 0.031, Brier skill 0.018, interval holds the truth in 50 % of 12: none of 20 judged labels was wrong, and
+      ECE 0.031, Brier skill 0.017, interval holds the truth in 50 % of 12: none of 20 judged labels was wrong, and
       twice as many errors are expected as there are (137, 117, 45 for 53, 48, 34); the truth lies below, by one or two
 
     --algorithms logistic --seeds 10 --labels 100,250 --most 4000 --no-review
@@ -337,6 +341,7 @@ def trial(found: Observed, seed: int, ablation: bool, reviewing: bool) -> dict[s
             BY_WEIGHTS: by_weights.coefficients[rows],
             **peers(probabilities / probabilities.sum(axis=1, keepdims=True), given, vectors, seen),
         },
+        "hard": by_weights.hard[rows],
         "covered": covered(calibrated, rows, wrong),
         "efforts": [effort(evidence, rows, found.truth, goal, seed) for goal in GOALS] if reviewing else [],
         "seconds": found.seconds,
@@ -439,10 +444,12 @@ def report(title: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
         print(f"{name:38}" + "".join(f"{value:8.3f}" for value in values))
     ece = np.mean([expected_calibration_error(t["scores"][OURS].clip(0, 1), t["wrong"]) for t in trials])
     brier = np.mean([skill(t["scores"][OURS], t["wrong"]) for t in trials])
+    hard, caught = np.mean([[t["hard"].mean(), t["hard"][t["wrong"]].mean()] for t in trials], axis=0)
     best, gap, low, high = against_best_peer(trials)
     held = np.mean([t["covered"] for t in trials])
     print(f"ours above {best}: {gap:+.3f} ({low:+.3f} to {high:+.3f}); ECE {ece:.3f}, Brier skill {brier:.3f}", end="")
     print(f", interval holds the truth in {100 * held:.0f} % of {len(trials) * len(MARKS)}")
+    print(f"by weights {100 * hard:.0f} % are hard, and {100 * caught:.0f} % of the wrong ones")
     for at, goal in enumerate(GOALS if trials[0]["efforts"] else ()):
         parts, right = np.mean([t["efforts"][at] for t in trials], axis=0)
         reached = np.mean([t["efforts"][at][1] >= goal for t in trials])
