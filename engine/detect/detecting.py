@@ -147,12 +147,8 @@ def auto_detect(
         digest = _digest(samples, sketches)
         seen = (digest, canvases.digest)
         asked: tuple[object, ...] = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
-        asked = (
-            *asked,
-            device.type,
-            *((trunk.digest,) if trunk is not None else ()),
-            *(("compiled",) if compiled else ()),
-        )
+        asked = (*asked, device.type, *((trunk.digest,) if trunk is not None else ()))
+        asked = (*asked, *(("compiled",) if compiled else ()))
         work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine.hard.combine import scale_of
 from engine.hard.config import HardConfig
-from engine.hard.examples import HardExamples, HardLabels, judge_of, judged
+from engine.hard.examples import HardExamples, HardLabels, Judge, judge_of, judged
 from engine.hard.measured import box_features, counted_boxes, image_features
 from engine.hard.mining import Evidence, Mined, View, mined
 from engine.hard.predict_score import nothing_found
@@ -119,11 +119,7 @@ def hard_boxes(
     nobody_around = torch.full((len(samples), 1), torch.nan)
     together = Mined(dict(sorted(scores.items())), {}, nobody_around)
     asked = by_box.labels.rows  # positions among the boxes
-    silent = {
-        number: torch.where(boxes.told, score.nan_to_num(0.0), score) for number, score in box_scores.scores.items()
-    }
-    every_box = box_judge.coefficients(box_scores.doubts(of_boxes), silent)
-    worst = _worst_box(boxes.rows, every_box, len(samples))
+    worst = _worst_box(boxes, box_judge, of_boxes, box_scores, len(samples))
     judge = judge_of(of_images, together, config, least=worst)
     of_names = {number: score for number, score in scores.items() if REASONS[number].miner in _OF_NAMES}
     marks = judge.scale.with_others(scale_of(of_names, of_images.reference, far=_FAR_NAMES))
@@ -197,9 +193,12 @@ def _composition(boxes: Boxes, n: int) -> Tensor:
     return shares / shares.sum(dim=1, keepdim=True)
 
 
-def _worst_box(rows: Tensor, coefficients: Tensor, n: int) -> Tensor:
-    """The largest coefficient of the boxes of each of n images, 0 where there is none. rows: (m,) the image of each."""
-    return torch.zeros(n).scatter_reduce(0, rows, coefficients.float(), "amax")
+def _worst_box(boxes: Boxes, judge: Judge, evidence: Evidence, found: Mined, n: int) -> Tensor:
+    """The largest coefficient of the boxes of each of n images, people's too, 0 where there is none. What a miner does
+    not say of people's boxes is nothing that it finds strange."""
+    scores = {number: torch.where(boxes.told, each.nan_to_num(0.0), each) for number, each in found.scores.items()}
+    coefficients = judge.coefficients(found.doubts(evidence), scores)
+    return torch.zeros(n).scatter_reduce(0, boxes.rows, coefficients, "amax")
 
 
 def _together(image_scores: Mined, box_scores: Mined, boxes: Boxes, n: int) -> dict[int, Tensor]:
