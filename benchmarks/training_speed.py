@@ -57,6 +57,7 @@ from torchvision.models import resnet18
 
 from engine.label.accurate import LEARNING_RATE, PAIRS, PRETRAINING_RATE, batches
 from engine.label.augment import STRONG, plain
+from engine.label.fast import LEARNING_RATE as FROM_SCRATCH_RATE
 from engine.label.fast import from_labels
 from engine.label.losses import Believed, Loss, Projected, Told, consistent, contrastive
 from engine.label.plan import Plan, Settings, new_network, plan_for
@@ -95,11 +96,10 @@ def trainings(pool: Pool, plan: Plan) -> dict[str, tuple[nn.Module, Loss, float,
         "speed",
         multi_label=False,
     )
-    net = new_network(pool, pool.labeled, plan.spec, plan.seed, "speed")
-    projected = Projected(net, generator_of("projector")).to(pool.device)
+    projected = Projected(begun(), generator_of("projector")).to(pool.device)
     pairs = contrastive(pool.pixels, rows, plan.flips, PAIRS, "speed")
     return {
-        "labels": (begun(), from_labels(pool, pool.labeled, plan, "speed"), 0.24, plan.batch),
+        "labels": (begun(), from_labels(pool, pool.labeled, plan, "speed"), FROM_SCRATCH_RATE, plan.batch),
         "pairs of views": (projected, pairs, PRETRAINING_RATE, 2 * PAIRS),
         "consistency": (begun(), agreeing, LEARNING_RATE, labeled + more),
     }

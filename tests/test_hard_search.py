@@ -114,6 +114,7 @@ def test_no_training_set(predicted: Dataset) -> None:
     assert any("no training set" in note for note in done.notes)
     assert np.isfinite(done.found.coefficients).all() and 3 in done.found.scores
     assert set(done.found.order[:3].tolist()) == {0, 1, 2}  # the least certain ones
+    assert done.found.coefficients[:3].min() > done.found.coefficients[3:].max() and done.found.hard[:3].all()
 
 
 def test_labels_without_confidences_are_judged_by_the_rest(predicted: Dataset) -> None:

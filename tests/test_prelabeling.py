@@ -103,11 +103,13 @@ def test_hard_examples_do_not_change_the_labels(tmp_path: Path) -> None:
     assert max(doubts, key=lambda row: doubts[row]) == 20 and written[20].hard
     assert written[20].labels[0].name in COLORS
     assert answer["result"]["model_name"] == "rgb" and answer["result"]["model_id"] is None
-    asked = request(comprehensive_algo_config="aug_consistent_mining:1.0", aug_op_config="invert:1.0")
+    asked = request(
+        comprehensive_algo_config="aug_consistent_mining:1.0", aug_op_config="invert:1.0", algo_hard_threshold=0.04
+    )  # below what one labeled image in ten reaches, for they change as much
     answer = run_request(asked, dataset, tmp_path / "again", model=model)
     assert not any("aug_consistent_mining did not run" in line for line in answer["notices"])
     negatives = [sample for sample in read_samples(tmp_path / "again") if sample.property.get(HARD_REASONS_KEY) == [29]]
-    assert len(negatives) >= 6
+    assert len(negatives) >= 8
 
 
 def test_labels_that_the_model_has_not_seen_tell_how_far_it_can_be_trusted(tmp_path: Path) -> None:
