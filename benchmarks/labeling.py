@@ -1,8 +1,8 @@
 """Auto labeling against its peers: labels are hidden, guessed, and compared with the truth, by `simulate`.
 
     python benchmarks/labeling.py --tree signs=FOLDER --tree cifar10=FOLDER [--only signs] [--labels 100,200]
-        [--algorithms fast,accurate,logistic] [--minutes-fast 3] [--minutes-accurate 8] [--seeds 3] [--skew 10]
-        [--out FOLDER [--resume]]
+        [--algorithms fast,accurate,logistic] [--minutes-fast 3] [--minutes-accurate 8] [--seeds 3] [--first-seed 0]
+        [--skew 10] [--out FOLDER [--resume]]
 
 Data sets: the digits of datasets/digits.py ("digits"), two or three of them in a picture ("pairs",
 datasets/digit_pairs.py), every tree (one folder a class) given, and with --skew 10 each tree once more, its classes
@@ -353,6 +353,7 @@ def compare(name: str, dataset: Dataset, options: argparse.Namespace) -> None:
         dataset,
         labels=labels,
         seeds=options.seeds,
+        first_seed=options.first_seed,
         algorithms=algorithms,
         minutes=minutes,
         min_per_class=max(2, min(5, min(labels) // classes)),
@@ -377,6 +378,7 @@ def main() -> None:
     parser.add_argument("--minutes-fast", type=float, help="for fast, and for resnet18")
     parser.add_argument("--minutes-accurate", type=float)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--skew", type=float, metavar="RATIO", help="trees once more, with classes so unequal")
     parser.add_argument("--most", type=int, default=0, help="images of a tree (all)")
     parser.add_argument("--device", default="cpu")

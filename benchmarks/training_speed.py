@@ -59,10 +59,10 @@ from engine.label.accurate import LEARNING_RATE, PAIRS, PRETRAINING_RATE, batche
 from engine.label.augment import STRONG, plain
 from engine.label.fast import LEARNING_RATE as FROM_SCRATCH_RATE
 from engine.label.fast import from_labels
-from engine.label.losses import Believed, Loss, Projected, Told, consistent, contrastive
+from engine.label.losses import Believed, Projected, Told, consistent, contrastive
 from engine.label.plan import Plan, Settings, new_network, plan_for
 from engine.label.pool import Pool
-from engine.label.training import Recipe, Watch, generator_of, train
+from engine.label.training import Lesson, Recipe, Training, Watch, generator_of, train
 
 IMAGES, LABELED, CLASSES = 4_096, 1_024, 10
 WARM_UP = 10
@@ -77,8 +77,8 @@ def random_pool(side: int, device: torch.device) -> Pool:
     return Pool(lambda rows: pixels[rows.to(device)], told, names, False, side, device)
 
 
-def trainings(pool: Pool, plan: Plan) -> dict[str, tuple[nn.Module, Loss, float, int]]:
-    """Of each kind: the network, the loss, the learning rate, the images of a step."""
+def trainings(pool: Pool, plan: Plan) -> dict[str, tuple[nn.Module, Lesson, float, int]]:
+    """Of each kind: the network, the lesson, the learning rate, the images of a step."""
 
     def begun() -> nn.Module:
         return new_network(pool, pool.labeled, plan.spec, plan.seed, "speed")
@@ -112,20 +112,31 @@ def waited(device: torch.device) -> float:
 
 
 def whole_schedule(
-    net: nn.Module, loss: Loss, rate: float, *, seconds: float, bfloat16: bool, device: torch.device
+    net: nn.Module, lesson: Lesson, rate: float, *, seconds: float, bfloat16: bool, device: torch.device
 ) -> tuple[float, float]:
     """Seconds and operations of a step, on the mean."""
 
     def run(steps: int) -> float:
         began = waited(device)
-        train("speed", net, steps, Recipe(learning_rate=rate), loss, bfloat16=bfloat16, watch=Watch())
+        train("speed", net, steps, Recipe(learning_rate=rate), lesson, bfloat16=bfloat16, watch=Watch())
         return (waited(device) - began) / steps
 
+    operations = counted(net, lesson, bfloat16=bfloat16, device=device)
     run(WARM_UP)
-    with FlopCounterMode(display=False) as counter:
-        run(WARM_UP)
     steps = max(WARM_UP, int(seconds / run(WARM_UP)))
-    return run(steps), counter.get_total_flops() / WARM_UP
+    return run(steps), operations
+
+
+def counted(net: nn.Module, lesson: Lesson, *, bfloat16: bool, device: torch.device) -> float:
+    """Operations of a step, on the mean of its schedule, taken one by one: what a GPU has recorded is not counted."""
+    memory = {name: value.clone().to(device) for name, value in lesson.memory.items()}
+    training = Training(net.train(), WARM_UP, Recipe(), bfloat16, memory)
+    with FlopCounterMode(display=False) as counter:
+        for step in range(WARM_UP):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                loss = lesson.loss(training, lesson.given(step, WARM_UP))
+            training.advance(loss)
+    return counter.get_total_flops() / WARM_UP
 
 
 def one_batch(
@@ -189,8 +200,8 @@ def main() -> None:
         figures = f"{batch / seconds:>11,.0f}{1e3 * seconds:>11.2f}{rate / 1e12:>9.2f}{rate / limit:>12.2f}"
         print(f"{name:<18}{batch:>6}{figures}", flush=True)
 
-    for kind, (net, loss, rate, batch) in trainings(pool, plan).items():
-        taken = whole_schedule(net, loss, rate, seconds=options.seconds, bfloat16=bfloat16, device=device)
+    for kind, (net, lesson, rate, batch) in trainings(pool, plan).items():
+        taken = whole_schedule(net, lesson, rate, seconds=options.seconds, bfloat16=bfloat16, device=device)
         tell(kind, batch, *taken)
     labeled, more = batches(pool, plan)
     images = plain(pool.pixels(torch.arange(labeled + more)))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import painted
 from test_detecting import quick, scenes
 from test_labeling import label
@@ -17,6 +20,11 @@ from test_labeling import label
 from engine.cli import main
 from engine.dataset import write_dataset
 from engine.errors import Stopped
+from engine.label.augment import STRONG
+from engine.label.losses import Believed, Told, consistent
+from engine.label.networks import NetworkSpec, fit_stem, initialised
+from engine.label.recorded import Given, sent
+from engine.label.training import Lesson, Recipe, Training, Watch, generator_of, train
 from engine.manifest import read_manifest, write_manifest
 from engine.models import load_any, model_digest, save_model
 from engine.outfolder import OutFolder
@@ -46,6 +54,38 @@ def test_the_same_labeling_twice_and_after_a_stop(tmp_path: Path, algorithm_type
         label(few, algorithm_type, folder=tmp_path / "cache", stopped=after(15), **options)
     resumed = label(few, algorithm_type, folder=tmp_path / "cache", **options)
     assert resumed.probabilities.tobytes() == first.probabilities.tobytes()
+
+
+def test_a_recorded_step_does_what_the_step_does() -> None:
+    """The same images, weights and chance: step by step, and as the GPU has recorded it; also where it is no number."""
+    pixels = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, generator=generator_of("pixels")).to(GPU)
+    targets, few = F.one_hot(torch.arange(64) % 4, 4).float(), torch.arange(24)
+    told, shares = Told(few, targets[few]), torch.full((4,), 0.25)
+    believed = Believed(torch.arange(24, 64), targets[24:], shares)
+    lesson = consistent(lambda rows: pixels[sent(rows, GPU)], told, believed, STRONG, (8, 24), 0, multi_label=False)
+    spec = NetworkSpec(32, (16, 32), 4)
+    begun = initialised(spec, fit_stem(pixels.cpu(), spec), generator_of("net")).to(GPU)
+
+    def run(lesson: Lesson | Callable[[Training], torch.Tensor]) -> Training:
+        return train("t", copy.deepcopy(begun), 30, Recipe(), lesson, bfloat16=True, watch=Watch())
+
+    def one_by_one(training: Training) -> torch.Tensor:
+        for name, value in lesson.memory.items():
+            training.memory.setdefault(name, value.clone().to(GPU))
+        return lesson.loss(training, lesson.given(training.step, 30))
+
+    recorded, plainly = run(lesson), run(one_by_one)
+    for name, value in recorded.average.state_dict().items():
+        torch.testing.assert_close(value, plainly.average.state_dict()[name], atol=1e-2, rtol=1e-2, msg=name)
+
+    def broken(step: int, steps: int) -> Given:
+        given = lesson.given(step, steps)
+        factor = float("nan") if step == 9 else 1.0
+        return replace(given, tensors=(given.tensors[0], *(factor * each for each in given.tensors[1:])))
+
+    broken_once = run(replace(lesson, given=broken))
+    assert broken_once.recoveries == 1 and broken_once.finished
+    assert all(bool(value.isfinite().all()) for value in broken_once.average.state_dict().values())
 
 
 def test_a_budget_becomes_steps(tmp_path: Path) -> None:

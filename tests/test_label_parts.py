@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.embeddings import Gradients
 from engine.errors import InputError, UsageError
@@ -22,7 +23,11 @@ from engine.label.classifier import probabilities_of, resized
 from engine.label.clock import LEAST_STEPS, Clock
 from engine.label.descent import Descent, orthogonalised
 from engine.label.losses import (
+    Believed,
+    Projected,
     Told,
+    consistent,
+    contrastive,
     cross_entropy,
     lesson_sides,
     mean_seconds,
@@ -35,9 +40,10 @@ from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
 from engine.label.plan import Plan
 from engine.label.pool import Pool
 from engine.label.propagation import balanced, graph_of, propagated
+from engine.label.recorded import Given
 from engine.label.sight import Sight, content_of
 from engine.label.targets import check_rules, targets_of
-from engine.label.training import Deck, Recipe, Training, Watch, generator_of, train
+from engine.label.training import Deck, Lesson, Recipe, Training, Watch, generator_of, train
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 
 
@@ -317,6 +323,24 @@ def test_a_loss_that_is_no_number_is_recovered_from_and_in_the_end_said() -> Non
         )
 
 
+def test_what_is_no_number_is_not_remembered() -> None:
+    lesson = lessons()["one of several"]
+
+    def broken(step: int, steps: int) -> Given:
+        given = lesson.given(step, steps)
+        return (
+            replace(given, tensors=(given.tensors[0], *(each * math.nan for each in given.tensors[1:])))
+            if step == 5
+            else given
+        )
+
+    training = train(
+        "t", network(outputs=2), 12, Recipe(), replace(lesson, given=broken), bfloat16=False, watch=Watch()
+    )
+    assert training.recoveries == 1 and training.finished
+    assert all(bool(value.isfinite().all()) for value in tensors_of(training))
+
+
 def test_a_step_whose_gradient_is_no_number_is_not_taken() -> None:
     """sqrt(0) is a number, its slope is none: an average of such weights would leave nothing to go on from."""
 
@@ -327,6 +351,75 @@ def test_a_step_whose_gradient_is_no_number_is_not_taken() -> None:
     training = train("t", network(), 12, Recipe(), loss, bfloat16=False, watch=Watch())
     assert training.recoveries == 1 and training.finished
     assert all(bool(value.isfinite().all()) for value in training.average.state_dict().values())
+
+
+def lessons() -> dict[str, Lesson]:
+    """Of every kind, on the images of `learnable`; with answers that may be several, too."""
+    pixels, told = learnable()
+    rest = Told(torch.arange(0, 24, 2), torch.full((12, 2), 0.5))
+
+    def agreeing(multi_label: bool) -> Lesson:
+        few = Told(torch.arange(1, 24, 2), told.targets[1::2])
+        believed = Believed(rest.rows, rest.targets, torch.tensor([0.5, 0.5]))
+        return consistent(lambda rows: pixels[rows], few, believed, STRONG, (4, 6), 0, multi_label=multi_label)
+
+    return {
+        "labels": supervised(lambda rows: pixels[rows], told, (True, False), 8, 0, multi_label=False),
+        "pairs": contrastive(lambda rows: pixels[rows], torch.arange(24), (True, False), 6, 0),
+        "one of several": agreeing(multi_label=False),
+        "several": agreeing(multi_label=True),
+    }
+
+
+class _OnTensorsAlone(TorchDispatchMode):
+    """What a GPU cannot record fails: questions to the CPU, and numbers from it."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        assert func.__name__.split(".")[0] not in {"_local_scalar_dense", "nonzero", "lift_fresh", "equal"}, func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", lessons())
+def test_a_gpu_could_record_a_step_of_every_lesson(kind: str) -> None:
+    """Everything that a step changes it changes in place, and it asks nothing of the CPU."""
+    lesson = lessons()[kind]
+    net = Projected(network(), generator_of("p")) if kind == "pairs" else network(outputs=2)
+    training = Training(net.train(), 9, Recipe(), False, dict(lesson.memory))
+    places = [value.data_ptr() for value in tensors_of(training)]
+    before = weights(training)
+    given = lesson.given(0, 9)
+    with _OnTensorsAlone():
+        worth = training.slope(lesson.loss(training, given))
+    training.optimizer.at(1.0)
+    training._newer.fill_(0.5)
+    with _OnTensorsAlone():
+        training.descend()
+    assert float(worth) > 0 and weights(training) != before
+    assert [value.data_ptr() for value in tensors_of(training)] == places
+
+
+def tensors_of(training: Training) -> list[Tensor]:
+    state = training.state()
+    momentum = [each["momentum"] for each in state["optimizer"]["state"].values()]
+    return [*state["net"].values(), *state["average"].values(), *state["memory"].values(), *momentum]
+
+
+def test_what_a_training_has_kept_comes_back() -> None:
+    lesson = lessons()["one of several"]
+    training = Training(network(outputs=2), 9, Recipe(), False, dict(lesson.memory))
+    bring_back, before = training.kept(), [value.clone() for value in tensors_of(training)]
+    for step in range(2):
+        training.advance(lesson.loss(training, lesson.given(step, 9)))
+    assert not all(map(torch.equal, tensors_of(training), before)) and training.step == 2
+    bring_back()
+    assert all(map(torch.equal, tensors_of(training), before)) and training.step == 0
+
+
+def test_what_is_given_has_a_form() -> None:
+    given = Given((torch.zeros(2, 3), torch.zeros(2)), 8)
+    assert given.form == Given((torch.ones(2, 3), torch.ones(2)), 8).form
+    others = (Given(given.tensors, 9), Given(given.tensors[:1], 8), Given((torch.zeros(2, 3), torch.zeros(3)), 8))
+    assert all(given.form != other.form for other in others)
 
 
 def test_a_network_is_compiled_where_a_person_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,7 +517,8 @@ def test_a_clock_turns_time_into_steps(tmp_path: Path) -> None:
     assert clock.steps(1.0, 0.1) == LEAST_STEPS
     later = Clock(110.0, 0.0, reserve=10.0, file=file, now=lambda: 0.0)
     assert [later.steps(0.5, 9.0), later.steps(1.0, 9.0)] == [500, 400]  # as decided before
-    assert Clock(1.0, 0.0, given=(7, 9), now=lambda: 5.0).steps(1.0, 1.0) == 7
+    assert Clock(1.0, 0.0, given=(7, 9), now=lambda: 5.0).steps(1.0, 1.0, most=2) == 7
+    assert Clock(110.0, 0.0, now=lambda: 0.0).steps(0.5, 0.1, most=20) == 20
 
 
 def test_a_clock_learns_what_steps_really_take() -> None:

@@ -23,6 +23,7 @@ from engine.label.calibration import mean_log_loss
 from engine.label.classifier import LinearHead
 from engine.label.clock import Clock
 from engine.label.labeling import auto_label, default_minutes
+from engine.label.losses import AGREEMENT_SIDES, VIEW_SIDES
 from engine.label.opinions import HeadFit, Unfinished, _unseen, _weighed, better_head
 from engine.label.results import Labeling, annotated
 from engine.label.sight import Sight
@@ -314,8 +315,10 @@ def test_a_budget_is_kept_on_a_machine_whose_steps_take_what_they_were_measured_
     monkeypatch.setattr(
         "engine.label.accurate.lesson_seconds", lambda pool, plan, clock: lambda steps: seconds["labels"]
     )
-    monkeypatch.setattr("engine.label.accurate._pair_seconds", lambda pool, plan, pairs: seconds["pretraining"])
-    monkeypatch.setattr("engine.label.accurate._consistent_seconds", lambda pool, plan: seconds["accurate"])
+    by_sides = {VIEW_SIDES: seconds["pretraining"], AGREEMENT_SIDES: seconds["accurate"]}
+    monkeypatch.setattr(
+        "engine.label.accurate._mean_seconds", lambda begun, lesson, plan, sides: by_sides[tuple(sides)]
+    )
     for room in ("crossfit", "accurate"):
         monkeypatch.setattr(f"engine.label.{room}.train", two_steps)
     label(few, algorithm_type, steps=(), minutes=minutes, reserve=1.0)

@@ -28,6 +28,7 @@ def add_simulate(commands: Any) -> None:
     simulate.add_argument("dataset", metavar="DATA", help="a manifest or a folder; the folders of a tree are labels")
     simulate.add_argument("--labels", metavar="N,N", help="how many images keep their label (50,100,200)")
     simulate.add_argument("--seeds", metavar="N", type=int, default=3, help="draws of each number of labels (3)")
+    simulate.add_argument("--first-seed", metavar="N", type=int, default=0, help="of the draws (0)")
     simulate.add_argument(
         "--algorithm",
         metavar="NAME",
@@ -64,6 +65,7 @@ def _simulate(options: argparse.Namespace) -> int:
             dataset,
             labels=labels,
             seeds=options.seeds,
+            first_seed=options.first_seed,
             algorithms=options.algorithm or DEFAULT_ALGORITHMS,
             minutes=options.minutes,
             proportional=options.proportional,

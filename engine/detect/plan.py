@@ -18,7 +18,7 @@ from engine.label.calibration import folds_of
 from engine.label.flips import FLIP_FROM, leads_kept
 from engine.label.networks import NetworkSpec, fit_stem
 from engine.label.pool import Pool
-from engine.label.training import Recipe, generator_of, step_seconds
+from engine.label.training import Recipe, Training, generator_of, step_seconds
 
 #: Images a step.
 BATCH: Final = 16
@@ -171,9 +171,9 @@ def supervised_seconds(pool: BoxPool, plan: BoxPlan) -> float:
     images, drawn = pool.pixels(pool.labeled[which]), pool.drawn(which)
     chance = generator_of("timing")
 
-    def loss(net: torch.nn.Module) -> Tensor:
+    def loss(training: Training) -> Tensor:
         x, boxes = viewed(images, drawn, plan.view(LEARNING), plan.shown, chance)
-        return detection_loss(net(x), wanted(boxes, plan.spec.outputs, *plan.shown))
+        return detection_loss(training.net(x), wanted(boxes, plan.spec.outputs, *plan.shown))
 
     net = new_detector(pool, torch.arange(len(pool.labeled)), plan, "timing")
     return step_seconds(net, loss, bfloat16=plan.bfloat16, compiled=plan.recipe.compiled)

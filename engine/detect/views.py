@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.detect.losses import Drawn
-from engine.label.augment import Policy, colored
+from engine.label.augment import Policy, colored, colors
 
 #: A box of which less is left is left out of account.
 _LEAST_LEFT: Final = 1 / 3
@@ -126,9 +126,10 @@ def placed(images: Tensor, view: View, size: tuple[int, int], generator: torch.G
 
 def recolored(x: Tensor, view: View, generator: torch.Generator) -> Tensor:
     """(B, 3, h, w) float32 in [0, 1] -> the same in other light and colors, channels last."""
-    u = torch.rand(len(x), _FOR_COLOR, generator=generator).to(x.device)
+    u = torch.rand(len(x), _FOR_COLOR, generator=generator)
     with torch.autocast(x.device.type, enabled=False):
-        return colored(x, view.color, u).contiguous(memory_format=torch.channels_last)
+        x = colored(x, colors(view.color, u).to(x.device)) if view.color.colors else x
+        return x.contiguous(memory_format=torch.channels_last)
 
 
 #: Rectangles that cover an image, and their sides as shares of its, from and to.

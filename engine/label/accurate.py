@@ -11,15 +11,15 @@ beliefs begin, how much the networks and the head count: all decided out of fold
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from engine.label.augment import STRONG, VIEWS, WEAK, altered, between
+from engine.label.augment import STRONG, between
 from engine.label.beliefs import Beliefs, beliefs_of, with_networks
 from engine.label.calibration import log_losses, temperature_of
 from engine.label.classifier import probabilities_of
@@ -29,22 +29,20 @@ from engine.label.fast import MEMBERS as MEMBERS_FROM_SCRATCH
 from engine.label.fast import WHOLE, from_labels, lesson_seconds, taught_from_scratch
 from engine.label.losses import (
     AGREEMENT_SIDES,
+    VIEW_SIDES,
     Believed,
-    Loss,
     Projected,
     Told,
     consistent,
     contrastive,
-    cross_entropy,
     mean_seconds,
-    nearest_pairs,
 )
 from engine.label.networks import Network, copied, reset_head
 from engine.label.opinions import USABLE_FROM, Verdict, better_head, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.sight import Sight, content_of
-from engine.label.training import Watch, generator_of, step_seconds, train
+from engine.label.training import Lesson, Watch, generator_of, step_seconds, train
 
 FOLDS: Final = 5
 MEMBERS: Final = 2
@@ -67,8 +65,15 @@ PAIRS: Final = 256
 PRETRAINING_RATE: Final = 0.24
 TEACHING_RATE: Final = 0.24
 LEARNING_RATE: Final = 0.1
-#: Unlabeled images a step, for each of a batch of labeled ones; labeled ones, at least.
+#: Where a GPU has time for more: each image is seen so often while networks learn to tell them apart, at most; and a
+#: network is taught labels in so many steps, at most, before it learns from all images.
+_MOST_LOOKS: Final = 600
+_MOST_LESSONS: Final = 3_000
+#: Unlabeled images a step, for each of a batch of labeled ones: together as much work as four such batches; on a GPU
+#: more of small images. Labeled ones, at least.
 _UNLABELED: Final = 3
+_UNLABELED_ON_GPU: Final = 7
+_SMALL: Final = 32
 _LEAST_LABELED: Final = 16
 #: A network was clearly better before when its log loss is lower by so many standard errors (one-sided 95 %).
 _CLEARLY: Final = 1.645
@@ -131,38 +136,34 @@ def _pretrained(pool: Pool, plan: Plan, *, clock: Clock, stage: Stage, watch: Wa
     so that the same steps decide the same."""
     rows = torch.arange(len(pool))
     pairs = max(2, min(PAIRS, len(pool) // 4))
-    begun = new_network(pool, rows, plan.spec, plan.seed, "pretrained")
-    net = Projected(begun, generator_of(plan.seed, "projector")).to(pool.device)
-    seconds = clock.measured(lambda: _pair_seconds(pool, plan, pairs))
+
+    def begun() -> Projected:
+        net = new_network(pool, rows, plan.spec, plan.seed, "pretrained")
+        return Projected(net, generator_of(plan.seed, "projector")).to(pool.device)
+
+    lesson = contrastive(pool.sized(plan.image_size), rows, plan.flips, pairs, plan.seed, "pretraining")
+    seconds = clock.measured(lambda: _mean_seconds(begun, lesson, plan, VIEW_SIDES))
     share = pretraining_share(len(pool.labeled))
-    steps = clock.steps(share, seconds)
+    steps = clock.steps(share, seconds, most=math.ceil(_MOST_LOOKS * len(pool) / pairs))
     progress = stage("learning to tell images apart", steps)
-    loss = contrastive(pool.sized(plan.image_size), rows, plan.flips, pairs, plan.seed, "pretraining")
     recipe = plan.recipe(PRETRAINING_RATE)
     watch = replace(watch, progress=progress)
     with clock.paced(steps, seconds):
-        training = train("pretraining", net, steps, recipe, loss, bfloat16=plan.bfloat16, watch=watch)
+        training = train("pretraining", begun(), steps, recipe, lesson, bfloat16=plan.bfloat16, watch=watch)
     assert isinstance(training.average, Projected)
     return training.average.net, steps * pairs / len(pool) / share
 
 
-def _pair_seconds(pool: Pool, plan: Plan, pairs: int) -> float:
-    """What a step of pretraining takes here, on the mean."""
-    images = pool.sized(plan.image_size)(torch.arange(pairs) % len(pool))
-    views = torch.cat([images, images])
-    policy, chance = VIEWS.flipped(plan.flips), generator_of("timing")
+def _mean_seconds(
+    begun: Callable[[], nn.Module], lesson: Lesson, plan: Plan, sides: Sequence[tuple[float, float]]
+) -> float:
+    """What a step takes here on the mean of all, measured on networks that are not used again. sides: of images, from
+    which share of the steps on, as shares of what networks see."""
 
     def seconds(side: int) -> float:
-        begun = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
-        net = Projected(begun, generator_of("timing")).to(pool.device)
-        return step_seconds(
-            net,
-            lambda net: nearest_pairs(net(altered(views, policy, chance, side=side))),
-            bfloat16=plan.bfloat16,
-            compiled=plan.compiled,
-        )
+        return step_seconds(begun(), lesson, bfloat16=plan.bfloat16, compiled=plan.compiled, side=side)
 
-    return mean_seconds(plan.image_size, seconds)
+    return mean_seconds(plan.image_size, seconds, sides)
 
 
 # ---- Then with labels, then with everything. ----
@@ -182,33 +183,33 @@ def _members(
 ) -> tuple[list[Member], dict[str, Any]]:
     """The trained members, and what was chosen and why. teaching: share of the time for labels only. lesson: seconds of
     a step with these."""
-    consistency = clock.measured(lambda: _consistent_seconds(pool, plan))
+    consistency = clock.measured(lambda: _consistent_seconds(pool, plan, graph))
     asking = prediction_seconds(pool, plan, lesson(WHOLE))
 
     def train_on(
-        part: int, net: Network, loss: Loss, share: float, seconds: StepSeconds, rate: float, *, name: str, title: str
+        part: int, net: Network, lesson: Lesson, steps: int, seconds: StepSeconds, rate: float, *, name: str, title: str
     ) -> Member:
-        steps = clock.steps(share, seconds)
         own = replace(watch, progress=stage(title.format(part + 1, plan.members), steps))
         with clock.paced(steps, seconds):
-            return trained_member(pool, plan, part, net, loss, steps, plan.recipe(rate), name=name, watch=own)
+            return trained_member(pool, plan, part, net, lesson, steps, plan.recipe(rate), name=name, watch=own)
 
-    def taught_labels(part: int, name: str, share: float, title: str) -> Member:
+    def taught_labels(part: int, name: str, steps: int, title: str) -> Member:
         net = copied(start)
         reset_head(net, generator_of(plan.seed, "head", part))
-        loss = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
-        return train_on(part, net, loss, share, lesson, TEACHING_RATE, name=name, title=title)
+        of_labels = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
+        return train_on(part, net, of_labels, steps, lesson, TEACHING_RATE, name=name, title=title)
 
     def taught_everything(part: int, before: Member, beliefs: Beliefs) -> Member:
-        net, loss = copied(before.network), _from_everything(pool, plan, part, beliefs, "accurate", part)
-        share = 1 / (plan.members - part)
-        return train_on(part, net, loss, share, consistency, LEARNING_RATE, name="accurate", title=NETWORK_STAGE)
+        of_all = _from_everything(pool, plan, part, beliefs, "accurate", part)
+        steps, net = clock.steps(1 / (plan.members - part), consistency), copied(before.network)
+        return train_on(part, net, of_all, steps, consistency, LEARNING_RATE, name="accurate", title=NETWORK_STAGE)
 
     clock.reserve += asking
     each = teaching / plan.members
     taught: list[Member] = []
     for part in range(plan.members):
-        taught.append(taught_labels(part, "labels", each / (1 - part * each), TEACHING_STAGE))
+        steps = clock.steps(each / (1 - part * each), lesson, most=_MOST_LESSONS)
+        taught.append(taught_labels(part, "labels", steps, TEACHING_STAGE))
         if watch.stopped():
             # What is taught the labels alone is not yet what was asked for.
             return [_not_yet(member) for member in taught], {}
@@ -229,7 +230,8 @@ def _members(
         if choice["unlabeled_images_used"]:
             members.append(taught_everything(part, taught[part], beliefs))
         else:
-            members.append(taught_labels(part, "longer", 1 / (plan.members - part), NETWORK_STAGE))
+            steps = clock.steps(1 / (plan.members - part), lesson)
+            members.append(taught_labels(part, "longer", steps, NETWORK_STAGE))
     if watch.stopped():
         members = [_further(member, before) for member, before in zip(members, taught, strict=False)]
         return [*members, *map(_not_yet, taught[len(members) :])], choice
@@ -251,7 +253,7 @@ def _said(pool: Pool, plan: Plan, member: Member) -> Tensor:
     return logits_of(pool, member.network, torch.arange(len(pool)), plan)
 
 
-def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names: object) -> Loss:
+def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names: object) -> Lesson:
     rows, unlabeled = seen_by(pool, plan, part), pool.unlabeled
     return consistent(
         pool.sized(plan.image_size),
@@ -266,33 +268,21 @@ def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names
 
 
 def batches(pool: Pool, plan: Plan) -> tuple[int, int]:
-    """Labeled and unlabeled images of a step: together as much work as four batches of labeled ones.
+    """Labeled and unlabeled images of a step.
 
     Of few labels only a few at a time, else they are learned by heart long before the others are.
     """
-    return min(plan.batch, max(_LEAST_LABELED, len(pool.labeled) // 8)), _UNLABELED * plan.batch
+    unlabeled = _UNLABELED_ON_GPU if pool.device.type != "cpu" and plan.image_size <= _SMALL else _UNLABELED
+    return min(plan.batch, max(_LEAST_LABELED, len(pool.labeled) // 8)), unlabeled * plan.batch
 
 
-def _consistent_seconds(pool: Pool, plan: Plan) -> float:
-    """What a step of `_from_everything` takes here on the mean: the student's images, and the teacher's look at the
-    unlabeled ones."""
-    labeled, unlabeled = batches(pool, plan)
-    rows = torch.arange(labeled + unlabeled) % len(pool)
-    images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
-    policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
+def _consistent_seconds(pool: Pool, plan: Plan, beliefs: Beliefs) -> float:
+    """What a step of `_from_everything` takes here."""
 
-    def seconds(side: int) -> float:
-        net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
-        teacher = copy.deepcopy(net).eval()
+    def begun() -> Network:
+        return new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
 
-        def loss(net: nn.Module) -> Tensor:
-            with torch.no_grad():
-                teacher(altered(images[labeled:], WEAK, chance, side=side))
-            return cross_entropy(net(altered(images, policy, chance, side=side)), targets, pool.multi_label).mean()
-
-        return step_seconds(net, loss, bfloat16=plan.bfloat16, compiled=plan.compiled)
-
-    return mean_seconds(plan.image_size, seconds, AGREEMENT_SIDES)
+    return _mean_seconds(begun, _from_everything(pool, plan, 0, beliefs, "timing"), plan, AGREEMENT_SIDES)
 
 
 def _compared(pool: Pool, plan: Plan, before: Member, after: Member) -> dict[str, Any]:

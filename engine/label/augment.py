@@ -1,9 +1,10 @@
 """Images altered at random, so that a network learns what does not matter: batches in, batches out, on any device.
 
 In: images (B, 3, S, S) uint8. Out: the same shape, float32 in [0, 1]. Each image gets its own turn, shift, scale,
-shear, color, and a rectangle cut out, all from the generator given; strengths come from a `Policy`. One sampling of the
-grid and one 3x3 matrix of color do the work of a chain of operators (RandAugment: Cubuk et al. 2020; color jitter and
-crops of SimCLR: Chen et al. 2020; Cutout: DeVries and Taylor 2017). Knows nothing of labels.
+shear, color, and a rectangle cut out; strengths come from a `Policy`. What happens to an image is drawn on the CPU, a
+row of numbers each, and done where the images are: one sampling of the grid and one 3x3 matrix of color do the work of
+a chain of operators (RandAugment: Cubuk et al. 2020; color jitter and crops of SimCLR: Chen et al. 2020; Cutout:
+DeVries and Taylor 2017). Knows nothing of labels.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ class Policy:
     hue: float = 0.0
     grey: float = 0.0
     cut: float = 0.0
+
+    @property
+    def colors(self) -> bool:
+        """Whether light or colors change."""
+        return bool(self.light or self.contrast or self.color or self.hue or self.grey)
 
     def flipped(self, flips: tuple[bool, bool]) -> Policy:
         """The same with these flips, (horizontal, vertical)."""
@@ -84,16 +90,37 @@ def policy_for(epochs: float) -> Policy:
     return Policy(**{name: mixed(name) for name in light})
 
 
+#: Columns of changes: a map (2, 3) from places in the result to places in the image, in shares of half a side; a matrix
+#: (3, 3) of colors and how much of the mean light is added; middle and half sides of a rectangle that is cut out, in
+#: shares of the side.
+_MAP, _COLORS, _RECTANGLE = slice(0, 6), slice(6, 16), slice(16, 20)
+_DRAWS: Final = 20
+
+
+def changes(policy: Policy, n: int, generator: torch.Generator) -> Tensor:
+    """(n, 20) float32 on the CPU: what happens to each of n images, drawn at random; for `changed`."""
+    draws = torch.rand(n, _DRAWS, generator=generator)
+    with torch.autocast("cpu", enabled=False):  # bfloat16 would move pixels by a tenth of their width
+        parts = [_maps(policy, draws[:, :8]), colors(policy, draws[:, 8:14]), _cuts(policy, draws[:, 14:18])]
+    return torch.cat(parts, dim=1)
+
+
+def changed(images: Tensor, drawn: Tensor, policy: Policy, *, side: int | None = None) -> Tensor:
+    """(B, 3, S, S) uint8 -> (B, 3, side, side) float32 in [0, 1], channels last. drawn: (B, 20), `changes` of the same
+    policy, where the images are. side: S by default."""
+    with torch.autocast(images.device.type, enabled=False):
+        x = _moved(images.float().div_(255), drawn[:, _MAP], side or images.shape[-1])
+        if policy.colors:
+            x = colored(x, drawn[:, _COLORS])
+        if policy.cut:
+            x = _cut(x, drawn[:, _RECTANGLE])
+        return x.contiguous(memory_format=torch.channels_last)
+
+
 def altered(images: Tensor, policy: Policy, generator: torch.Generator, *, side: int | None = None) -> Tensor:
-    """(B, 3, S, S) uint8 -> (B, 3, side, side) float32 in [0, 1], channels last. side: S by default. generator: of the
-    CPU."""
-    b = len(images)
-    draws = torch.rand(b, 20, generator=generator).to(images.device)  # every number that an image may need
-    with torch.autocast(images.device.type, enabled=False):  # bfloat16 would move pixels by a tenth of their width
-        x = images.float().div_(255)
-        x = _moved(x, policy, draws[:, :8], side or x.shape[-1])
-        x = colored(x, policy, draws[:, 8:14])
-        return _cut(x, policy, draws[:, 14:18]).contiguous(memory_format=torch.channels_last)
+    """`changed` by changes that are drawn here. generator: of the CPU."""
+    drawn = changes(policy, len(images), generator).to(images.device)
+    return changed(images, drawn, policy, side=side)
 
 
 def plain(images: Tensor) -> Tensor:
@@ -106,8 +133,8 @@ def _around(draws: Tensor, reach: float) -> Tensor:
     return (2 * draws - 1) * reach
 
 
-def _moved(x: Tensor, policy: Policy, u: Tensor, side: int) -> Tensor:
-    """Turn, scale, stretch, shear, shift, mirror: one affine map an image, sampled once; mirrored beyond the border."""
+def _maps(policy: Policy, u: Tensor) -> Tensor:
+    """(n, 6): turn, scale, stretch, shear, shift and mirror as one affine map an image."""
     angle = _around(u[:, 0], math.radians(policy.turn))
     low, high = policy.scale
     size = low + (high - low) * u[:, 1]
@@ -121,55 +148,58 @@ def _moved(x: Tensor, policy: Policy, u: Tensor, side: int) -> Tensor:
     mirror_y = 1 - 2 * (u[:, 7] < 0.5).float() if policy.flip_vertical else torch.ones_like(dx)
     cos, sin = angle.cos(), angle.sin()
     wide, tall = size * stretch.sqrt(), size / stretch.sqrt()
-    theta = torch.stack(
-        [
-            torch.stack([cos * wide * mirror_x, (shear * cos - sin) * tall * mirror_y, dx], dim=1),
-            torch.stack([sin * wide * mirror_x, (shear * sin + cos) * tall * mirror_y, dy], dim=1),
-        ],
-        dim=1,
-    )
-    grid = F.affine_grid(theta, [len(x), 3, side, side], align_corners=False)
+    first = [cos * wide * mirror_x, (shear * cos - sin) * tall * mirror_y, dx]
+    second = [sin * wide * mirror_x, (shear * sin + cos) * tall * mirror_y, dy]
+    return torch.stack([*first, *second], dim=1)
+
+
+def _moved(x: Tensor, maps: Tensor, side: int) -> Tensor:
+    """Sampled once; mirrored beyond the border."""
+    grid = F.affine_grid(maps.reshape(-1, 2, 3), [len(x), 3, side, side], align_corners=False)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 _LUMA: Final = (0.299, 0.587, 0.114)
 
 
-def colored(x: Tensor, policy: Policy, u: Tensor) -> Tensor:
-    """Light, contrast, saturation, hue and grey: one 3x3 matrix and an offset an image."""
-    if not (policy.light or policy.contrast or policy.color or policy.hue or policy.grey):
-        return x
+def colors(policy: Policy, u: Tensor) -> Tensor:
+    """(n, 10): light, contrast, saturation, hue and grey as one matrix (3, 3) an image, and how much of its mean light
+    is added. u: (n, 6) in [0, 1)."""
     light = 1 + _around(u[:, 0], policy.light)
     contrast = 1 + _around(u[:, 1], policy.contrast)
     color = 1 + _around(u[:, 2], policy.color)
     color = torch.where(u[:, 3] < policy.grey, torch.zeros_like(color), color)
-    luma = torch.tensor(_LUMA, device=x.device).expand(3, 3)  # every row gives the luma
-    eye = torch.eye(3, device=x.device)
-    saturate = color[:, None, None] * eye + (1 - color)[:, None, None] * luma
+    luma = torch.tensor(_LUMA).expand(3, 3)  # every row gives the luma
+    saturate = color[:, None, None] * torch.eye(3) + (1 - color)[:, None, None] * luma
     matrix = (light * contrast)[:, None, None] * (saturate @ _hue(_around(u[:, 4], math.radians(policy.hue))))
-    mean = torch.einsum("bchw,c->b", x, torch.tensor(_LUMA, device=x.device)) / (x.shape[2] * x.shape[3])
-    offset = (light * (1 - contrast) * mean)[:, None, None]
-    return torch.baddbmm(offset, matrix, x.flatten(2)).view_as(x).clamp_(0, 1)
+    return torch.cat([matrix.flatten(1), (light * (1 - contrast))[:, None]], dim=1)
+
+
+def colored(x: Tensor, of_colors: Tensor) -> Tensor:
+    """(B, 3, h, w) float32 in [0, 1] -> the same in other light and colors. of_colors: (B, 10), as `colors`."""
+    light = sum(share * x[:, at].mean(dim=(1, 2)) for at, share in enumerate(_LUMA))
+    offset = (of_colors[:, 9] * light)[:, None, None]
+    return torch.baddbmm(offset, of_colors[:, :9].reshape(-1, 3, 3), x.flatten(2)).view_as(x).clamp_(0, 1)
 
 
 def _hue(angle: Tensor) -> Tensor:
     """(B,) radians -> (B, 3, 3): a rotation of colors about the grey axis (Rodrigues)."""
     axis = 1 / math.sqrt(3)
-    cross = torch.tensor([[0.0, -axis, axis], [axis, 0.0, -axis], [-axis, axis, 0.0]], device=angle.device)
-    outer = torch.full((3, 3), 1 / 3, device=angle.device)
+    cross = torch.tensor([[0.0, -axis, axis], [axis, 0.0, -axis], [-axis, axis, 0.0]])
+    outer = torch.full((3, 3), 1 / 3)
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    return cos * torch.eye(3, device=angle.device) + (1 - cos) * outer + sin * cross
+    return cos * torch.eye(3) + (1 - cos) * outer + sin * cross
 
 
-def _cut(x: Tensor, policy: Policy, u: Tensor) -> Tensor:
+def _cuts(policy: Policy, u: Tensor) -> Tensor:
+    """(n, 4): middle and half sides of a rectangle, x and y."""
+    return torch.cat([u[:, :2], u[:, 2:] * policy.cut / 2], dim=1)
+
+
+def _cut(x: Tensor, rectangles: Tensor) -> Tensor:
     """A rectangle of each image becomes its mean color."""
-    if not policy.cut:
-        return x
     side = x.shape[-1]
-    place = torch.arange(side, device=x.device) + 0.5
-    half = u[:, 2:] * policy.cut * side / 2
-    middle = u[:, :2] * side
-    inside_x = (place - middle[:, :1]).abs() < half[:, :1]
-    inside_y = (place - middle[:, 1:]).abs() < half[:, 1:]
-    inside = inside_y[:, None, :, None] & inside_x[:, None, None, :]
-    return torch.where(inside, x.mean(dim=(2, 3), keepdim=True), x)
+    place = (torch.arange(side, device=x.device) + 0.5) / side
+    inside = (place - rectangles[:, :2, None]).abs() < rectangles[:, 2:, None]  # (B, x and y, side)
+    within = inside[:, 1, None, :, None] & inside[:, 0, None, None, :]
+    return torch.where(within, x.mean(dim=(2, 3), keepdim=True), x)

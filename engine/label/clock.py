@@ -63,15 +63,16 @@ class Clock:
         it."""
         return 0.0 if self.given else measure()
 
-    def steps(self, share: float, step_seconds: StepSeconds) -> int:
-        """How many steps the training takes that begins now. share: of the time that is left, in (0, 1]."""
+    def steps(self, share: float, step_seconds: StepSeconds, *, most: int = _MOST_STEPS) -> int:
+        """How many steps the training takes that begins now. share: of the time that is left, in (0, 1]. most: so many
+        are enough, however much time there is."""
         at = len(self.decided)
         if self.given:
             chosen = self.given[min(at, len(self.given) - 1)]
         elif at < len(self._known):
             chosen = self._known[at]
         else:
-            chosen = max(LEAST_STEPS, _most_steps(self.left * share / self.pace, step_seconds))
+            chosen = min(most, max(LEAST_STEPS, _most_steps(self.left * share / self.pace, step_seconds)))
         self.decided.append(chosen)
         self.keep()
         return chosen

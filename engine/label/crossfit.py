@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from engine.label.classifier import resized, viewed_logits
-from engine.label.losses import Loss
 from engine.label.networks import Network
 from engine.label.plan import Plan
 from engine.label.pool import Pool
-from engine.label.training import Recipe, Watch, train
+from engine.label.training import Lesson, Recipe, Watch, train
 
 #: Of a training step, the part that a look at the images takes: measured 0.2..0.29.
 _FORWARD_SHARE: Final = 0.3
@@ -55,10 +54,19 @@ def seen_by(pool: Pool, plan: Plan, part: int) -> Tensor:
 
 
 def trained_member(
-    pool: Pool, plan: Plan, part: int, net: Network, loss: Loss, steps: int, recipe: Recipe, *, name: str, watch: Watch
+    pool: Pool,
+    plan: Plan,
+    part: int,
+    net: Network,
+    lesson: Lesson,
+    steps: int,
+    recipe: Recipe,
+    *,
+    name: str,
+    watch: Watch,
 ) -> Member:
     """Train a network for so many steps, or until it is stopped, and ask it about the part that it has not seen."""
-    training = train(f"{name}-{part}", net, steps, recipe, loss, bfloat16=plan.bfloat16, watch=watch)
+    training = train(f"{name}-{part}", net, steps, recipe, lesson, bfloat16=plan.bfloat16, watch=watch)
     network = training.average
     assert isinstance(network, Network)
     held = pool.labeled[plan.fold == part]

@@ -12,16 +12,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine.label.augment import STRONG, altered
 from engine.label.clock import Clock
 from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
-from engine.label.losses import Loss, Told, cross_entropy, lesson_sides, mean_seconds, supervised, view_side
+from engine.label.losses import Told, lesson_sides, mean_seconds, supervised, view_side
 from engine.label.opinions import Verdict, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
-from engine.label.training import Watch, generator_of, step_seconds
+from engine.label.training import Lesson, Watch, step_seconds
 
 #: Parts of the labels, and networks that each miss one of them.
 FOLDS: Final = 5
@@ -53,18 +52,18 @@ def taught_from_scratch(
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
         steps = clock.steps(1 / (plan.members - part), seconds)
-        losses = from_labels(pool, seen_by(pool, plan, part), plan, "fast", part)
+        lesson = from_labels(pool, seen_by(pool, plan, part), plan, "fast", part)
         net = new_network(pool, seen_by(pool, plan, part), plan.spec, plan.seed, part)
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         with clock.paced(steps, seconds):
             members.append(
-                trained_member(pool, plan, part, net, losses, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
+                trained_member(pool, plan, part, net, lesson, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
             )
     return members
 
 
-def from_labels(pool: Pool, rows: Tensor, plan: Plan, *names: object) -> Loss:
-    """The loss on the labeled images at these positions."""
+def from_labels(pool: Pool, rows: Tensor, plan: Plan, *names: object) -> Lesson:
+    """Of the labeled images at these positions."""
     told = Told(rows, pool.told[rows])
     pixels = pool.sized(plan.image_size)
     return supervised(pixels, told, plan.flips, plan.batch, plan.seed, *names, multi_label=pool.multi_label)
@@ -72,16 +71,11 @@ def from_labels(pool: Pool, rows: Tensor, plan: Plan, *names: object) -> Loss:
 
 def lesson_seconds(pool: Pool, plan: Plan, clock: Clock) -> Callable[[int], float]:
     """What a step of `from_labels` takes here, on the mean of so many, measured on networks that are not used again."""
-    rows = pool.labeled[: plan.batch].repeat(plan.batch)[: plan.batch]
-    images, targets = pool.sized(plan.image_size)(rows), pool.told[rows].to(pool.device)
-    policy, chance = STRONG.flipped(plan.flips), generator_of("timing")
+    lesson = from_labels(pool, pool.labeled, plan, "timing")
 
     def seconds(side: int) -> float:
-        def loss(net: nn.Module) -> Tensor:
-            return cross_entropy(net(altered(images, policy, chance, side=side)), targets, pool.multi_label).mean()
-
         net = new_network(pool, pool.labeled, plan.spec, plan.seed, "timing")
-        return step_seconds(net, loss, bfloat16=plan.bfloat16, compiled=plan.compiled)
+        return step_seconds(net, lesson, bfloat16=plan.bfloat16, compiled=plan.compiled, side=side)
 
     sides = {view_side(plan.image_size, start, lesson_sides(1)) for start, _ in lesson_sides(1)}
     measured = {side: clock.measured(partial(seconds, side)) for side in sorted(sides)}

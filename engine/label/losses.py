@@ -1,8 +1,7 @@
 """What a network is asked to minimise: on labeled images, on pairs of views, on images that nobody labeled.
 
-Each function gives the loss of one step as a function of the `Training`, ready for `training.train`. Images come from
-`Pixels`; targets are (n, k) float, one-hot or shares of belief, with several ones where a sample may have several
-labels. Knows nothing of files.
+Each function gives a `Lesson`, ready for `training.train`. Images come from `Pixels`; targets are (n, k) float, one-hot
+or shares of belief, with several ones where a sample may have several labels. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.label.augment import VIEWS, WEAK, Policy, altered, between, policy_for
+from engine.label.augment import VIEWS, WEAK, Policy, between, changed, changes, policy_for
 from engine.label.networks import Network, blank
-from engine.label.training import Deck, Training, generator_of
+from engine.label.recorded import Given, sent
+from engine.label.training import Deck, Lesson, Training, generator_of
 
 #: Positions (m,) int64 -> images (m, 3, S, S) uint8, on the device of the network.
 Pixels: TypeAlias = Callable[[Tensor], Tensor]
-Loss: TypeAlias = Callable[[Training], Tensor]
 
 #: A target keeps this much of every class, so that no label is believed without end (Szegedy et al. 2016).
 SMOOTHING: Final = 0.1
@@ -55,20 +54,30 @@ def lesson_sides(epochs: float) -> tuple[tuple[float, float], ...]:
 
 def supervised(
     pixels: Pixels, told: Told, flips: tuple[bool, bool], batch: int, *names: object, multi_label: bool
-) -> Loss:
+) -> Lesson:
     """Cross-entropy on altered labeled images, the stronger the more often each is seen. flips: that keep labels.
     names: of the training, for its chance."""
     deck = Deck(len(told), batch, *names, "deck")
 
-    def loss(training: Training) -> Tensor:
-        images = pixels(told.rows[dealt := deck.deal(training.step)])
-        epochs = training.steps * batch / max(1, len(told))
-        side = view_side(images.shape[-1], training.step / training.steps, lesson_sides(epochs))
-        policy = policy_for(epochs).flipped(flips)
-        logits = training.net(altered(images, policy, generator_of(*names, training.step), side=side))
-        return cross_entropy(logits, smoothed(told.targets[dealt].to(logits.device), multi_label), multi_label).mean()
+    def epochs(steps: int) -> float:
+        return steps * batch / max(1, len(told))
 
-    return loss
+    def given(step: int, steps: int) -> Given:
+        images = pixels(told.rows[dealt := deck.deal(step)])
+        drawn = changes(policy(steps), len(images), generator_of(*names, step))
+        targets = smoothed(told.targets[dealt], multi_label)
+        side = view_side(images.shape[-1], step / steps, lesson_sides(epochs(steps)))
+        return Given((images, sent(drawn, images.device), sent(targets, images.device)), side)
+
+    def policy(steps: int) -> Policy:
+        return policy_for(epochs(steps)).flipped(flips)
+
+    def loss(training: Training, given: Given) -> Tensor:
+        images, drawn, targets = given.tensors
+        logits = training.net(changed(images, drawn, policy(training.steps), side=given.side))
+        return cross_entropy(logits, targets, multi_label).mean()
+
+    return Lesson(given, loss)
 
 
 def smoothed(targets: Tensor, multi_label: bool) -> Tensor:
@@ -115,18 +124,22 @@ class Projected(nn.Module):
         return projected
 
 
-def contrastive(pixels: Pixels, rows: Tensor, flips: tuple[bool, bool], batch: int, *names: object) -> Loss:
+def contrastive(pixels: Pixels, rows: Tensor, flips: tuple[bool, bool], batch: int, *names: object) -> Lesson:
     """SimCLR (Chen et al. 2020): of all views in a batch, the other one of the same image shall be the nearest."""
     deck = Deck(len(rows), batch, *names, "deck")
     policy = VIEWS.flipped(flips)
 
-    def loss(training: Training) -> Tensor:
-        images = pixels(rows[deck.deal(training.step)])
-        side = view_side(images.shape[-1], training.step / training.steps)
-        views = altered(torch.cat([images, images]), policy, generator_of(*names, training.step), side=side)
+    def given(step: int, steps: int) -> Given:
+        images = pixels(rows[deck.deal(step)])
+        drawn = changes(policy, 2 * len(images), generator_of(*names, step))
+        return Given((images, sent(drawn, images.device)), view_side(images.shape[-1], step / steps))
+
+    def loss(training: Training, given: Given) -> Tensor:
+        images, drawn = given.tensors
+        views = changed(torch.cat([images, images]), drawn, policy, side=given.side)
         return nearest_pairs(training.net(views))
 
-    return loss
+    return Lesson(given, loss)
 
 
 #: Views are so wide, as a share of the images, from so much of the steps on. Half as wide is a quarter of the work,
@@ -189,7 +202,7 @@ def consistent(
     batches: tuple[int, int],
     *names: object,
     multi_label: bool,
-) -> Loss:
+) -> Lesson:
     """Labeled images, altered as `policy` says; and on unlabeled ones the student, who sees them so altered, shall say
     what the teacher (the averaged network) says of the nearly plain image, weighted by how sure the teacher is.
 
@@ -201,46 +214,56 @@ def consistent(
     unlabeled = Deck(len(believed.rows), batches[1], *names, "unlabeled")
     weak = WEAK.flipped((policy.flip_horizontal, policy.flip_vertical))
 
-    def loss(training: Training) -> Tensor:
-        chance = generator_of(*names, training.step)
-        dealt, drawn = labeled.deal(training.step), unlabeled.deal(training.step)
-        known, unknown = pixels(told.rows[dealt]), pixels(believed.rows[drawn])
-        side = view_side(known.shape[-1], training.step / training.steps, AGREEMENT_SIDES)
-        with torch.no_grad():
-            said = training.average(altered(unknown, weak, chance, side=side)).float()
-            beliefs, weights = _beliefs(training, said, believed, drawn, multi_label)
-        logits = training.net(altered(torch.cat([known, unknown]), policy, chance, side=side))
-        of_known, of_unknown = logits[: len(known)], logits[len(known) :]
-        targets = smoothed(told.targets[dealt].to(logits.device), multi_label)
-        agreement = (weights * cross_entropy(of_unknown, beliefs, multi_label)).mean()
-        return cross_entropy(of_known, targets, multi_label).mean() + agreement
+    def given(step: int, steps: int) -> Given:
+        dealt, drawn = labeled.deal(step), unlabeled.deal(step)
+        images = pixels(torch.cat([told.rows[dealt], believed.rows[drawn]]))
+        chance = generator_of(*names, step)
+        plainly, strongly = changes(weak, len(drawn), chance), changes(policy, len(images), chance)
+        targets, beliefs = smoothed(told.targets[dealt], multi_label), believed.beliefs[drawn]
+        trust = torch.tensor(step / steps)
+        tensors = (sent(each, images.device) for each in (plainly, strongly, targets, beliefs, believed.shares, trust))
+        return Given((images, *tensors), view_side(images.shape[-1], step / steps, AGREEMENT_SIDES))
 
-    return loss
+    def loss(training: Training, given: Given) -> Tensor:
+        images, plainly, strongly, targets, beliefs, shares, trust = given.tensors
+        known = len(targets)
+        with torch.no_grad():
+            said = training.average(changed(images[known:], plainly, weak, side=given.side)).float()
+            if multi_label:
+                beliefs, weights = _answers(said, beliefs, trust)
+            else:
+                beliefs, weights = _beliefs(training.memory, said, beliefs, shares, trust)
+        logits = training.net(changed(images, strongly, policy, side=given.side))
+        agreement = (weights * cross_entropy(logits[known:], beliefs, multi_label)).mean()
+        return cross_entropy(logits[:known], targets, multi_label).mean() + agreement
+
+    k = told.targets.shape[1]
+    usual = {"usual": believed.shares, "mean": torch.tensor(1 / k), "variance": torch.tensor(1.0)}
+    return Lesson(given, loss, {} if multi_label else usual)
+
+
+def _answers(said: Tensor, graph: Tensor, trust: Tensor) -> tuple[Tensor, Tensor]:
+    """The teacher's logits (m, k) of yes-or-no answers -> targets (m, k) and weights (m,)."""
+    p = trust * said.sigmoid() + (1 - trust) * graph
+    return p, (2 * p - 1).abs().mean(dim=1)
 
 
 def _beliefs(
-    training: Training, said: Tensor, believed: Believed, drawn: Tensor, multi_label: bool
+    memory: dict[str, Tensor], said: Tensor, graph: Tensor, shares: Tensor, trust: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The teacher's logits (m, k) -> targets (m, k) and weights (m,)."""
-    graph, trust = believed.beliefs[drawn].to(said.device), training.step / training.steps
-    if multi_label:
-        p = trust * said.sigmoid() + (1 - trust) * graph
-        return p, (2 * p - 1).abs().mean(dim=1)
     p = said.softmax(dim=1)
-    shares = believed.shares.to(said.device)
-    usual = _slowly(training, "usual", p.mean(dim=0), shares)
+    usual = _slowly(memory["usual"], p.mean(dim=0))
     p = p * (shares / usual.clamp(min=1e-6))
     p = p / p.sum(dim=1, keepdim=True)
     p = trust * p + (1 - trust) * graph
     sure = p.amax(dim=1)
-    mean = _slowly(training, "mean", sure.mean(), torch.full_like(sure.mean(), 1 / p.shape[1]))
-    variance = _slowly(training, "variance", sure.var(unbiased=False), torch.ones_like(mean))
+    mean = _slowly(memory["mean"], sure.mean())
+    variance = _slowly(memory["variance"], sure.var(unbiased=False))
     below = (sure - mean).clamp(max=0)
     return p, torch.exp(-below.square() / (2 * variance / _SPREAD**2).clamp(min=1e-8))
 
 
-def _slowly(training: Training, name: str, now: Tensor, first: Tensor) -> Tensor:
-    """The running mean of a number that a training keeps."""
-    before = training.memory.get(name, first)
-    training.memory[name] = after = _SLOW * before + (1 - _SLOW) * now
-    return after
+def _slowly(kept: Tensor, now: Tensor) -> Tensor:
+    """The running mean of a number, in place."""
+    return kept.mul_(_SLOW).add_(now, alpha=1 - _SLOW)

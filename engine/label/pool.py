@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engine.label.classifier import resized
 from engine.label.losses import Pixels
+from engine.label.recorded import sent
 from engine.survey import Thumbnails
 
 #: Of the free memory of a GPU, the part that images may take; more are sent there batch by batch.
@@ -72,8 +73,8 @@ def kept_near(read: Pixels, shape: tuple[int, int, int, int], device: torch.devi
     """Images uint8 of that shape (m, 3, H, W) on a device: read when asked for, or kept on a GPU that has the room.
     read: gives those at some positions, on the CPU."""
     if device.type == "cpu" or math.prod(shape) > _ON_DEVICE * torch.cuda.mem_get_info(device)[0]:
-        return lambda rows: read(rows).to(device)
+        return lambda rows: sent(read(rows), device)
     kept = torch.empty(shape, dtype=torch.uint8, device=device, memory_format=torch.channels_last)
     for part in torch.split(torch.arange(len(kept)), max(1, _BLOCK // math.prod(shape[1:]))):
         kept[part.to(device)] = read(part).to(device)
-    return lambda rows: kept[rows.to(device)]
+    return lambda rows: kept[sent(rows, device)]

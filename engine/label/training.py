@@ -1,6 +1,6 @@
 """One network trained to its end: a number of steps, a schedule, an average of its weights, a checkpoint on the way.
 
-In: a network, and a function that gives the loss of a step. Out: the network with averaged weights. What is random
+In: a network, and a lesson, which gives the loss of a step. Out: the network with averaged weights. What is random
 about a step is drawn from generators made of the seed, the name of the training and the number of the step, so that a
 training that went on from a checkpoint gives the same bytes as one that was never stopped. Knows nothing of labels or
 images.
@@ -13,8 +13,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from engine.errors import InputError, UsageError
 from engine.label.descent import Descent
 from engine.label.networks import Network
+from engine.label.recorded import Given, Recorded
 
 #: Seconds between two checkpoints.
 _EVERY: Final = 20.0
@@ -66,7 +67,7 @@ class Watch:
 @dataclass(slots=True)
 class Training:
     """A training on its way. step: how many steps are done. average: the network with averaged weights, in evaluation
-    mode; a teacher, for those who need one. memory: tensors that a loss keeps from step to step."""
+    mode; a teacher, for those who need one. memory: tensors that a lesson keeps from step to step, changed in place."""
 
     net: nn.Module
     steps: int
@@ -77,6 +78,8 @@ class Training:
     memory: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     recoveries: int = 0
+    _newer: Tensor = field(init=False)
+    _remembered_at_first: dict[str, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.average = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -88,6 +91,8 @@ class Training:
             gently=self.recipe.gently,
             dtype=torch.bfloat16 if self.bfloat16 else torch.float32,
         )
+        self._newer = torch.zeros((), device=_device(self.net))
+        self._remembered_at_first = {name: value.clone() for name, value in self.memory.items()}
 
     @property
     def finished(self) -> bool:
@@ -95,38 +100,49 @@ class Training:
 
     def advance(self, loss: Tensor) -> None:
         """One step down the gradient of the loss. Raises InputError when one of them is no number again and again."""
+        self.take(float(self.slope(loss)), self.descend)
+
+    def slope(self, loss: Tensor) -> Tensor:
+        """The gradient of the loss, kept with the parameters; gives the loss, and no number where its gradient is
+        none: one number to ask for, since a GPU is waited for then."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        worth = self._worth(loss.detach())
-        if not math.isfinite(worth):  # a step along such a gradient would leave nothing to go on from
+        gradients = [each.grad for each in self.net.parameters() if each.grad is not None]
+        norms = list(torch._foreach_norm(gradients)) if gradients else []
+        return loss.detach() + 0 * torch.stack(norms).sum() if norms else loss.detach()
+
+    def take(self, worth: float, descend: Callable[[], None]) -> None:
+        """The step that `slope` was found for, by `descend`, unless it is no number: nothing would be left to go on
+        from."""
+        if not math.isfinite(worth):
             self._recover(worth)
             return
         self.optimizer.at(self._share() * 0.5**self.recoveries)
-        self.optimizer.step()
         self.step += 1
-        self._follow()
+        self._newer.fill_(1 - self._keep())
+        descend()
 
-    def _worth(self, loss: Tensor) -> float:
-        """The loss, and no number where its gradient is none: one question, for which a GPU is waited for once."""
-        gradients = [each.grad for each in self.net.parameters() if each.grad is not None]
-        norms = list(torch._foreach_norm(gradients)) if gradients else []
-        return float(loss + 0 * torch.stack(norms).sum() if norms else loss)
+    def descend(self) -> None:
+        """Down the gradient, and the average after it: on tensors alone."""
+        self.optimizer.step()
+        mine, its = (list(net.state_dict().values()) for net in (self.average, self.net))
+        numbers = [at for at, value in enumerate(mine) if value.is_floating_point()]
+        with torch.no_grad():
+            further = torch._foreach_sub([its[at] for at in numbers], [mine[at] for at in numbers])
+            torch._foreach_mul_(further, self._newer)
+            torch._foreach_add_([mine[at] for at in numbers], further)
+            for at in set(range(len(mine))) - set(numbers):  # counts of batches
+                mine[at].copy_(its[at])
 
     def _share(self) -> float:
         """Of the peak rates, at this step."""
         at, warm_up = self.step / self.steps, self.recipe.warm_up
         return max(1e-3, at / warm_up if at < warm_up else (1 - at) / (1 - warm_up))
 
-    def _follow(self) -> None:
-        """Let the average follow the network; quickly at first, when there is little to average."""
+    def _keep(self) -> float:
+        """What the average keeps of itself: little at first, when there is little to average."""
         memory = max(20.0, _MEMORY * self.steps)
-        keep = min(1 - 1 / memory, (1 + self.step) / (10 + self.step))
-        mine, its = (list(net.state_dict().values()) for net in (self.average, self.net))
-        numbers = [at for at, value in enumerate(mine) if value.is_floating_point()]
-        with torch.no_grad():
-            torch._foreach_lerp_([mine[at] for at in numbers], [its[at] for at in numbers], 1 - keep)
-            for at in set(range(len(mine))) - set(numbers):  # counts of batches
-                mine[at].copy_(its[at])
+        return min(1 - 1 / memory, (1 + self.step) / (10 + self.step))
 
     def _recover(self, loss: float) -> None:
         self.recoveries += 1
@@ -136,7 +152,9 @@ class Training:
                 f"training: the loss must be a number, got {loss} {self.recoveries} times; lower learning_rate"
             )
         self.net.load_state_dict(self.average.state_dict())
-        self.optimizer.state.clear()
+        self.optimizer.forget()
+        for name, value in self._remembered_at_first.items():
+            self.memory[name].copy_(value)
 
     def state(self) -> State:
         """Everything that a checkpoint needs."""
@@ -148,6 +166,11 @@ class Training:
             "numbers": [self.step, self.recoveries],
         }
 
+    def kept(self) -> Callable[[], None]:
+        """Remembers the training as it is now; gives what brings it back."""
+        state = copy.deepcopy(self.state())
+        return lambda: self.load(state)
+
     def load(self, state: State) -> None:
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
@@ -156,35 +179,47 @@ class Training:
         self.step, self.recoveries = state["numbers"]
 
 
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a network is asked to minimise.
+
+    given: of a step, and of how many, what its loss is computed of. loss: of that, a number; on tensors alone, so that
+    a GPU can record it: what it remembers it changes in place in `memory`, which is at first as told here.
+    """
+
+    given: Callable[[int, int], Given]
+    loss: Callable[[Training, Given], Tensor]
+    memory: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+#: A loss that asks the CPU on its way, of the step that comes.
+Asking: TypeAlias = Callable[[Training], Tensor]
+
+
 def train(
     name: str,
     net: nn.Module,
     steps: int,
     recipe: Recipe,
-    loss: Callable[[Training], Tensor],
+    lesson: Lesson | Asking,
     *,
     bfloat16: bool,
     watch: Watch,
 ) -> Training:
     """Train for so many steps; the training at its end, with its `average`.
 
-    name: of the training, and of its checkpoint. loss: of the step that comes, a number. Ends early, not `finished`,
-    once `watch.stopped()` says so. Raises InputError when the loss, or its gradient, is no number again and again.
+    name: of the training, and of its checkpoint. Ends early, not `finished`, once `watch.stopped()` says so. Raises
+    InputError when the loss, or its gradient, is no number again and again.
     """
-    training = Training(net, max(1, steps), recipe, bfloat16)
+    training = _begun(net, max(1, steps), recipe, lesson, bfloat16=bfloat16)
     path = watch.folder / f"{name}.checkpoint" if watch.folder else None
     if path and path.is_file():
         _resume(training, path)
-    if recipe.compiled:
-        net.compile(dynamic=False)
+    stride = _Stride(training, lesson)
     saved = time.perf_counter()
-    with _repeatable():
+    with _repeatable(), closing(stride):
         while not training.finished and not watch.stopped():
-            net.train()
-            with _told_what_compiling_needs(recipe.compiled):
-                with torch.autocast(_device(net).type, torch.bfloat16, enabled=bfloat16):
-                    now = loss(training)
-                training.advance(now)
+            stride.go()
             watch.progress(training.step)
             if time.perf_counter() - saved > _EVERY:
                 _save(training, path)
@@ -192,6 +227,57 @@ def train(
                 saved = time.perf_counter()
     _save(training, path)
     return training
+
+
+def _begun(net: nn.Module, steps: int, recipe: Recipe, lesson: Lesson | Asking, *, bfloat16: bool) -> Training:
+    kept = lesson.memory if isinstance(lesson, Lesson) else {}
+    memory = {name: value.clone().to(_device(net)) for name, value in kept.items()}
+    return Training(net, steps, recipe, bfloat16, memory)
+
+
+class _Stride:
+    """Takes the steps of a training: one by one, or as a GPU has recorded them. side: of what is given, if another."""
+
+    def __init__(self, training: Training, lesson: Lesson | Asking, *, side: int | None = None) -> None:
+        self._training, self._side = training, side
+        self._lesson = lesson if isinstance(lesson, Lesson) else _asking(lesson)
+        self._next: Given | None = None
+        compiled, device = training.recipe.compiled, _device(training.net)
+        if compiled:
+            training.net.compile(dynamic=False)
+        self._slope, self._descend = self._told, training.descend
+        self._recorded: Recorded | None = None
+        if device.type == "cuda" and isinstance(lesson, Lesson) and not compiled:
+            self._recorded = Recorded(self._told, training.descend, training.kept)
+            self._slope, self._descend = self._recorded.first, self._recorded.second
+
+    def go(self) -> None:
+        training = self._training
+        training.net.train()
+        given = self._given(training.step) if self._next is None else self._next
+        worth = self._slope(given)
+        # What comes next is drawn while a GPU computes.
+        self._next = self._given(training.step + 1) if training.step + 1 < training.steps else None
+        training.take(float(worth), self._descend)
+
+    def close(self) -> None:
+        if self._recorded is not None:
+            self._recorded.forget()
+
+    def _given(self, step: int) -> Given:
+        given = self._lesson.given(step, self._training.steps)
+        return given if self._side is None else replace(given, side=self._side)
+
+    def _told(self, given: Given) -> Tensor:
+        training, compiled = self._training, self._training.recipe.compiled
+        with _told_what_compiling_needs(compiled):
+            with torch.autocast(_device(training.net).type, torch.bfloat16, enabled=training.bfloat16):
+                loss = self._lesson.loss(training, given)
+            return training.slope(loss)
+
+
+def _asking(loss: Asking) -> Lesson:
+    return Lesson(lambda step, steps: Given(), lambda training, given: loss(training))
 
 
 @contextmanager
@@ -235,13 +321,13 @@ def _save(training: Training, path: Path | None) -> None:
 
 def _resume(training: Training, path: Path) -> None:
     """Go on from a checkpoint of the same training; one that does not fit is another's, and is passed over."""
-    before = copy.deepcopy(training.state())
+    bring_back = training.kept()
     try:
         state = torch.load(path, map_location=_device(training.net), weights_only=True)
         if state["steps"] == training.steps:
             training.load(state)
     except Exception:  # a damaged file makes the reader fail in any way it likes, also when half of it was taken
-        training.load(before)
+        bring_back()
 
 
 # ---- Chance, and the order of the samples. ----
@@ -280,36 +366,37 @@ class Deck:
 def faster_in_bfloat16(net: Network, batch: int, *, device: torch.device) -> bool:
     """Whether a training step takes less time in bfloat16 than in float32 here: timed on a copy, in half a second."""
 
-    def seconds(bfloat16: bool) -> float:
-        return step_seconds(copy.deepcopy(net), lambda twin: twin(images).float().square().mean(), bfloat16=bfloat16)
-
     images = torch.zeros(batch, 3, net.spec.image_size, net.spec.image_size, device=device)
     images = images.contiguous(memory_format=torch.channels_last)
-    return seconds(True) < seconds(False)
+    lesson = Lesson(
+        lambda step, steps: Given((images,)),
+        lambda training, given: training.net(given.tensors[0]).float().square().mean(),
+    )
+    return step_seconds(copy.deepcopy(net), lesson, bfloat16=True) < step_seconds(
+        copy.deepcopy(net), lesson, bfloat16=False
+    )
 
 
 def step_seconds(
     net: nn.Module,
-    loss: Callable[[nn.Module], Tensor],
+    lesson: Lesson | Asking,
     *,
     bfloat16: bool,
     compiled: bool = False,
+    side: int | None = None,
     times: int = 3,
 ) -> float:
-    """The shortest time of a whole training step, of `times` after one to warm up. net: is not used again."""
+    """The shortest time of a whole training step, of `times` after one to warm up. net: is not used again. side: of
+    images as the network sees them, in pixels; as the lesson says by default."""
     device = _device(net)
-    training = Training(net.train(), times + 1, Recipe(), bfloat16)
-    if compiled:
-        net.compile(dynamic=False)
+    training = _begun(net, times + 1, Recipe(compiled=compiled), lesson, bfloat16=bfloat16)
+    stride = _Stride(training, lesson, side=side)
     taken = []
-    with _repeatable():
-        for _ in range(times + 1):
+    with _repeatable(), closing(stride):
+        while not training.finished:
             _wait(device)
             began = time.perf_counter()
-            with _told_what_compiling_needs(compiled):
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    value = loss(net)
-                training.advance(value)
+            stride.go()
             _wait(device)
             taken.append(time.perf_counter() - began)
     return min(taken[1:])

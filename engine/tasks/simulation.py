@@ -77,6 +77,7 @@ def simulate(
     *,
     labels: Sequence[int] = DEFAULT_LABELS,
     seeds: int = DEFAULT_SEEDS,
+    first_seed: int = 0,
     algorithms: Sequence[str] = DEFAULT_ALGORITHMS,
     minutes: float | Mapping[str, float] | None = None,
     steps: Sequence[int] = (),
@@ -92,7 +93,7 @@ def simulate(
     stop: Event | None = None,
 ) -> tuple[Trial, ...]:
     """Hide the labels of a data set but for a few, let algorithms guess them, compare: a trial for each number of
-    labels, seed 0..seeds-1 and algorithm, in this order.
+    labels, seed first_seed..first_seed + seeds - 1 and algorithm, in this order.
 
     labels: numbers of images that stay labeled, as many of each class as near as can be; a larger draw of a seed holds
     the smaller ones. proportional: as frequent as the classes are instead, min_per_class of each at least. algorithms:
@@ -105,7 +106,7 @@ def simulate(
     OutputError, and Stopped, with the trials that are finished in `out`, once `stop` is set.
     """
     reporter, stop = reporter or Silent(), stop or Event()
-    _check_options(labels, seeds, algorithms, minutes)
+    _check_options(labels, seeds, first_seed, algorithms, minutes)
     candidates = [_candidate(name, further, minutes) for name in dict.fromkeys(algorithms)]
     ledger = _Ledger(out, dataset, overwrite=overwrite, resume=resume)
     with _workplace(out) as folder:
@@ -115,7 +116,7 @@ def simulate(
         total, done = len(labels) * seeds * len(candidates), 0
         reporter.stage("trials", total)
         for n in labels:
-            for seed in range(seeds):
+            for seed in range(first_seed, first_seed + seeds):
                 told = drawn(data.truth.matrix, n, seed, least=min_per_class, proportional=proportional)
                 for candidate in candidates:
                     if stop.is_set():
@@ -151,12 +152,18 @@ def simulate(
 
 
 def _check_options(
-    labels: Sequence[int], seeds: int, algorithms: Sequence[str], minutes: float | Mapping[str, float] | None
+    labels: Sequence[int],
+    seeds: int,
+    first_seed: int,
+    algorithms: Sequence[str],
+    minutes: float | Mapping[str, float] | None,
 ) -> None:
     if not labels or min(labels) < LEAST_LABELS:
         raise UsageError(f"labels: must be numbers of images, at least {LEAST_LABELS}, got {list(labels)}")
     if seeds < 1:
         raise UsageError(f"seeds: must be at least 1, got {seeds}")
+    if first_seed < 0:
+        raise UsageError(f"first_seed: must be at least 0, got {first_seed}")
     if not algorithms:
         raise UsageError("algorithms: must be at least 1, got none")
     given = [minutes] if isinstance(minutes, int | float) else list((minutes or {}).values())
