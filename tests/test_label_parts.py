@@ -22,6 +22,7 @@ from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_o
 from engine.label.classifier import probabilities_of, resized
 from engine.label.clock import LEAST_STEPS, Clock
 from engine.label.descent import Descent, orthogonalised
+from engine.label.flips import FLIP_FROM, allowed_flips
 from engine.label.losses import (
     Believed,
     Projected,
@@ -194,6 +195,27 @@ def test_a_cut_leaves_the_rest_alone() -> None:
     same = (result - plain(x)).abs().amax(dim=1) < 1e-6
     assert 0.6 < float(same.float().mean()) < 1.0
     assert bool((same.float().mean(dim=(1, 2)) >= 1 - 0.5**2 - 0.15).all())
+
+
+def sided(n: int) -> Pool:
+    """n images of each of two classes: bright on the left, bright on the right; noise on top."""
+    pixels = images(2 * n) // 4
+    pixels[:n, :, :, :8] += 150
+    pixels[n:, :, :, 8:] += 150
+    told = F.one_hot(torch.arange(2 * n) // n, 2).float()
+    return Pool(lambda rows: pixels[rows], told, ("left", "right"), False, 16, torch.device("cpu"))
+
+
+def test_mirror_images_that_change_the_label_are_found_out_and_those_that_do_not() -> None:
+    flips, kept = allowed_flips(sided(20), Gradients(), torch.arange(40) % 5)
+    assert flips == (False, True) and kept["horizontal"] < 0.2 and kept["vertical"] > FLIP_FROM
+
+
+def test_few_labels_leave_what_is_usual_of_photographs() -> None:
+    noise = replace(sided(2), told=F.one_hot(torch.tensor([0, 1, 0, 1]), 2).float())  # nothing to tell them apart by
+    flips, kept = allowed_flips(noise, Gradients(), torch.tensor([0, 0, 1, 1]))
+    assert flips == (True, False)
+    assert kept["horizontal"] >= 0.8 and kept["vertical"] <= 0.5
 
 
 def test_what_is_seen_often_is_altered_strongly() -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Final, TypeAlias
 
 import torch
@@ -377,29 +378,32 @@ def faster_in_bfloat16(net: Network, batch: int, *, device: torch.device) -> boo
     )
 
 
+#: Of a training that is only timed.
+_MANY: Final = 10**6
+#: Steps that are timed, for so many seconds at least: where others are at work a GPU turns from one to the next every
+#: few milliseconds.
+_TIMED: Final = 3
+_TIMED_SECONDS: Final = 0.2
+
+
 def step_seconds(
-    net: nn.Module,
-    lesson: Lesson | Asking,
-    *,
-    bfloat16: bool,
-    compiled: bool = False,
-    side: int | None = None,
-    times: int = 3,
+    net: nn.Module, lesson: Lesson | Asking, *, bfloat16: bool, compiled: bool = False, side: int | None = None
 ) -> float:
-    """The shortest time of a whole training step, of `times` after one to warm up. net: is not used again. side: of
+    """What a whole training step takes: the middle of some, after one to warm up. net: is not used again. side: of
     images as the network sees them, in pixels; as the lesson says by default."""
     device = _device(net)
-    training = _begun(net, times + 1, Recipe(compiled=compiled), lesson, bfloat16=bfloat16)
+    training = _begun(net, _MANY, Recipe(compiled=compiled), lesson, bfloat16=bfloat16)
     stride = _Stride(training, lesson, side=side)
-    taken = []
+    taken: list[float] = []
     with _repeatable(), closing(stride):
-        while not training.finished:
+        stride.go()
+        while len(taken) < _TIMED or sum(taken) < _TIMED_SECONDS:
             _wait(device)
             began = time.perf_counter()
             stride.go()
             _wait(device)
             taken.append(time.perf_counter() - began)
-    return min(taken[1:])
+    return median(taken)
 
 
 def _wait(device: torch.device) -> None:
