@@ -137,7 +137,7 @@ def counted(net: nn.Module, lesson: Lesson, *, bfloat16: bool, device: torch.dev
         for step in range(WARM_UP):
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 loss = lesson.loss(training, lesson.given(step, WARM_UP))
-            training.advance(loss)
+            training.take(float(training.slope(loss)), training.descend)
     return counter.get_total_flops() / WARM_UP
 
 

@@ -881,7 +881,8 @@ def test_a_trunk_is_that_of_the_file_and_its_first_parts_stay(resnet: Path) -> N
     training = Training(net, 2, Recipe(learning_rate=0.2, gently={"trunk.": 0.1}), False)
     net.train()
     maps = net(images)
-    training.advance(maps.centers.square().mean() + maps.edges.mean() + maps.fits.mean())
+    worth = training.slope(maps.centers.square().mean() + maps.edges.mean() + maps.fits.mean())
+    training.take(float(worth), training.descend)
     moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
     assert not any(name.startswith(("trunk.net.conv1", "trunk.net.bn1", "trunk.net.layer1")) for name in moved)
     assert {"trunk.net.layer4.0.conv1.weight", "trunk.net.layer2.0.bn1.running_mean", "center.weight"} <= moved

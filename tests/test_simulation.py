@@ -132,6 +132,20 @@ def test_nothing_but_pixels_tells_the_class(lights: Dataset) -> None:
     assert sum(path.is_file() for path in Path(lights.sources.root).rglob("*.png")) == 30
 
 
+def test_seeds_may_begin_anywhere(lights: Dataset) -> None:
+    shown: dict[int, bytes] = {}
+
+    def watch(problem: Problem) -> Answer:
+        told = problem.told.tobytes()
+        assert shown.setdefault(problem.seed, told) == told  # a seed draws the same whichever comes first
+        return Answer(np.full((30, 3), 1 / 3))
+
+    options: dict[str, Any] = {"labels": [9], "algorithms": ["watch"], "further": {"watch": watch}}
+    assert [trial.seed for trial in simulate(lights, seeds=2, first_seed=1, **options)] == [1, 2]
+    assert [trial.seed for trial in simulate(lights, seeds=3, **options)] == [0, 1, 2]
+    assert len(set(shown.values())) == 3
+
+
 def test_images_are_copied_where_links_cannot_be_made(lights: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in Path(lights.sources.root).rglob("*.png")}
 
@@ -258,6 +272,7 @@ def test_what_cannot_be_read_is_left_out_and_what_has_no_label_is_not_scored(lig
         ({"labels": [1]}, "labels: must be numbers of images, at least 2"),
         ({"labels": [30]}, "labels: must be fewer than the 30 labeled images that can be read, got 30"),
         ({"seeds": 0}, "seeds: must be at least 1, got 0"),
+        ({"first_seed": -1}, "first_seed: must be at least 0, got -1"),
         ({"algorithms": []}, "algorithms: must be at least 1"),
         ({"minutes": 0}, "minutes: must be above 0, got 0"),
         ({"minutes": {"fast": -1.0}}, "minutes: must be above 0, got -1.0"),

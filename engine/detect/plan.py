@@ -15,7 +15,7 @@ from engine.detect.trunk import Trunk, widths_of
 from engine.detect.views import LEARNING, View, viewed
 from engine.embeddings import Gradients
 from engine.label.calibration import folds_of
-from engine.label.flips import FLIP_FROM, leads_kept
+from engine.label.flips import FLIP_FROM, USUALLY_KEPT, leads_kept
 from engine.label.networks import NetworkSpec, fit_stem
 from engine.label.pool import Pool
 from engine.label.training import Recipe, Training, generator_of, step_seconds
@@ -199,7 +199,7 @@ def _kept(pool: BoxPool, fold: Tensor, seed: int) -> dict[str, float]:
                 classes.append(len(pool.labels))
                 parts.append(int(fold[at]))
     if len(set(classes)) < 2:
-        return dict.fromkeys(("horizontal", "vertical", "transposed"), 0.0)
+        return dict(USUALLY_KEPT)
     pixels = torch.stack(crops)
     told = torch.nn.functional.one_hot(torch.tensor(classes), len(pool.labels) + 1).float()
     told = told[:, told.any(dim=0)]

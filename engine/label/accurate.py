@@ -65,8 +65,10 @@ PAIRS: Final = 256
 PRETRAINING_RATE: Final = 0.24
 TEACHING_RATE: Final = 0.24
 LEARNING_RATE: Final = 0.1
-#: Where a GPU has time for more: each image is seen so often while networks learn to tell them apart, at most; and a
-#: network is taught labels in so many steps, at most, before it learns from all images.
+#: Enough, where a GPU or a long time would allow more: so many looks at each image while networks learn to tell them
+#: apart (most of what a thousand teach is learned by then: Chen et al. 2020), which are still far more than _OFTEN in
+#: all of the time; and steps in which a network is taught labels before it learns from all images (supposed, not
+#: measured). What they leave goes to agreement.
 _MOST_LOOKS: Final = 600
 _MOST_LESSONS: Final = 3_000
 #: Unlabeled images a step, for each of a batch of labeled ones: together as much work as four such batches; on a GPU
@@ -132,8 +134,8 @@ def teaching_share(labeled: int, looks: float) -> float:
 
 
 def _pretrained(pool: Pool, plan: Plan, *, clock: Clock, stage: Stage, watch: Watch) -> tuple[Network, float]:
-    """The network, and how often each image could be seen in all of the time, at the pace of this: told by its steps,
-    so that the same steps decide the same."""
+    """The network, and how often each image could be seen in all of the time, at the pace of this, at least: told by
+    its steps, so that the same steps decide the same."""
     rows = torch.arange(len(pool))
     pairs = max(2, min(PAIRS, len(pool) // 4))
 

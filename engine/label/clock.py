@@ -72,7 +72,7 @@ class Clock:
         elif at < len(self._known):
             chosen = self._known[at]
         else:
-            chosen = min(most, max(LEAST_STEPS, _most_steps(self.left * share / self.pace, step_seconds)))
+            chosen = max(LEAST_STEPS, min(most, _most_steps(self.left * share / self.pace, step_seconds)))
         self.decided.append(chosen)
         self.keep()
         return chosen

@@ -71,10 +71,15 @@ class Descent(torch.optim.Optimizer):
         """The next steps go at this share of the peak rates."""
         self._share.fill_(share)
 
+    @property
+    def momenta(self) -> list[Tensor]:
+        """Of all parameters, in their order; to be read, and to be filled."""
+        moved = (parameter for group in self.param_groups for parameter in group["params"])
+        return [self.state[parameter]["momentum"] for parameter in moved]
+
     def forget(self) -> None:
         """All momentum is gone."""
-        for kept in self.state.values():
-            kept["momentum"].zero_()
+        torch._foreach_zero_(self.momenta)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

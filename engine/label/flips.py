@@ -1,4 +1,7 @@
-"""Which mirror images keep their label: a cat is a cat from both sides, a digit is not. Asked of the labeled images."""
+"""Which mirror images keep their label: a cat is a cat from both sides, a digit is not.
+
+Asked of the labeled images, as far as they can tell; else what is usual of photographs holds.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,12 @@ from engine.label.pool import Pool
 #: lead over the other classes that it gives the image itself.
 FLIP_FROM: Final = 0.75
 
-#: What changes keep of photographs, mostly: left and right may be exchanged, above and below not. It counts like so
-#: many images with a full lead; labels that are few, or hard to tell apart, say less than that. (cifar10, 40 labels,
-#: six draws: all leads together come to 0.6 to 3.5 images, and three draws would have let images stand on their heads;
-#: 50 labels of digits or hand signs come to 11 to 34, and none lets a mirror in.)
+#: What changes keep of photographs, mostly: left and right may be exchanged, above and below not (supposed, not
+#: measured). It counts like so many images with a full lead; labels that are few, or hard to tell apart, say less than
+#: that. (cifar10, 40 labels, six draws: all leads together come to 0.6 to 3.5 images, and three draws would have let
+#: images stand on their heads; labels spread over the graph of what networks then learn are right on 43.1 % of the
+#: images, and on 48.5 without, the mean of eight draws. 50 labels of digits or hand signs come to 11 to 34, and none
+#: lets a mirror in.)
 USUALLY_KEPT: Final[Mapping[str, float]] = {"horizontal": 1.0, "vertical": 0.2, "transposed": 0.2}
 _USUAL_IMAGES: Final = 5.0
 

@@ -41,52 +41,58 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
 class Recorded:
     """Two pieces of work, `first` and then `second`, recorded on a GPU when a `Given` of another form comes.
 
-    first: gives a tensor. kept: remembers everything that the work changes; gives what brings it back.
+    first: gives a tensor. kept: remembers everything that the work changes; gives what brings it back, in place.
     """
 
     def __init__(
-        self, first: Callable[[Given], Tensor], second: Callable[[], None], kept: Callable[[], Callable[[], None]]
+        self,
+        device: torch.device,
+        first: Callable[[Given], Tensor],
+        second: Callable[[], None],
+        kept: Callable[[], Callable[[], None]],
     ) -> None:
-        self._work, self._kept = (first, second), kept
-        self._given = Given()
+        self._device, self._work, self._kept = device, (first, second), kept
+        self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
-        self._answer = torch.empty(0)
+        self._given, self._answer = Given(), torch.empty(0)
 
     def first(self, given: Given) -> Tensor:
-        if self._graphs is None or given.form != self._given.form:
-            self.forget()
-            self._graphs = self._record(given)
-        for mine, new in zip(self._given.tensors, given.tensors, strict=True):
-            mine.copy_(new)
-        self._graphs[0].replay()
+        with torch.cuda.device(self._device):
+            if self._graphs is None or given.form != self._given.form:
+                self.forget()
+                self._graphs = self._record(given)
+            for mine, new in zip(self._given.tensors, given.tensors, strict=True):
+                mine.copy_(new)
+            self._graphs[0].replay()
         return self._answer
 
     def second(self) -> None:
         assert self._graphs is not None
-        self._graphs[1].replay()
+        with torch.cuda.device(self._device):
+            self._graphs[1].replay()
 
     def forget(self) -> None:
         """What is recorded gives its memory back."""
         for graph in self._graphs or ():
             graph.reset()
         self._graphs = None
+        self._given, self._answer = Given(), torch.empty(0)
 
     def _record(self, given: Given) -> tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]:
         first, second = self._work
         self._given = given = Given(tuple(each.clone() for each in given.tensors), given.side)
         bring_back = self._kept()
-        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
+        self._beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._beside):
             for _ in range(_WARM_UP):
                 first(given)
                 second()
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(self._beside)
         bring_back()
         gc.collect()  # a forgotten recording must not go while another one is made
         graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graphs[0], capture_error_mode="thread_local"):
+        with torch.cuda.graph(graphs[0], stream=self._beside, capture_error_mode="thread_local"):
             self._answer = first(given)
-        with torch.cuda.graph(graphs[1], pool=graphs[0].pool(), capture_error_mode="thread_local"):
+        with torch.cuda.graph(graphs[1], pool=graphs[0].pool(), stream=self._beside, capture_error_mode="thread_local"):
             second()
         return graphs

@@ -99,10 +99,6 @@ class Training:
     def finished(self) -> bool:
         return self.step >= self.steps
 
-    def advance(self, loss: Tensor) -> None:
-        """One step down the gradient of the loss. Raises InputError when one of them is no number again and again."""
-        self.take(float(self.slope(loss)), self.descend)
-
     def slope(self, loss: Tensor) -> Tensor:
         """The gradient of the loss, kept with the parameters; gives the loss, and no number where its gradient is
         none: one number to ask for, since a GPU is waited for then."""
@@ -114,7 +110,7 @@ class Training:
 
     def take(self, worth: float, descend: Callable[[], None]) -> None:
         """The step that `slope` was found for, by `descend`, unless it is no number: nothing would be left to go on
-        from."""
+        from. Raises InputError when it is none again and again."""
         if not math.isfinite(worth):
             self._recover(worth)
             return
@@ -162,7 +158,7 @@ class Training:
         return {
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "momenta": self.optimizer.momenta,
             "memory": self.memory,
             "numbers": [self.step, self.recoveries],
         }
@@ -173,10 +169,13 @@ class Training:
         return lambda: self.load(state)
 
     def load(self, state: State) -> None:
+        """Everything as it was then, in place."""
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.memory = state["memory"]
+        for mine, kept in zip(self.optimizer.momenta, state["momenta"], strict=True):
+            mine.copy_(kept)
+        for name, value in self.memory.items():
+            value.copy_(state["memory"][name])
         self.step, self.recoveries = state["numbers"]
 
 
@@ -249,7 +248,7 @@ class _Stride:
         self._slope, self._descend = self._told, training.descend
         self._recorded: Recorded | None = None
         if device.type == "cuda" and isinstance(lesson, Lesson) and not compiled:
-            self._recorded = Recorded(self._told, training.descend, training.kept)
+            self._recorded = Recorded(device, self._told, training.descend, training.kept)
             self._slope, self._descend = self._recorded.first, self._recorded.second
 
     def go(self) -> None:
@@ -262,8 +261,12 @@ class _Stride:
         training.take(float(worth), self._descend)
 
     def close(self) -> None:
+        """Gradients, and what was recorded, give their memory back."""
+        self._training.optimizer.zero_grad(set_to_none=True)
+        self._next = None
         if self._recorded is not None:
             self._recorded.forget()
+            self._recorded, self._slope, self._descend = None, self._told, self._training.descend
 
     def _given(self, step: int) -> Given:
         given = self._lesson.given(step, self._training.steps)

@@ -65,7 +65,9 @@ DEFAULT_SEEDS: Final = 3
 DEFAULT_ALGORITHMS: Final = (*ALGORITHM_TYPES, *PEERS)
 
 #: Part of a trial's key: raise it when the same trial would come out otherwise.
-_VERSION: Final = 1
+_VERSION: Final = 2
+#: Of the random order of the images.
+_ORDER_SEED: Final = 1
 #: Sides that the images of an own function have: the smallest that the middle short side does not exceed.
 _SIDES: Final = (16, 32, 64)
 #: Images are read under this folder of OUT while trials run; a folder of the system without OUT.
@@ -292,7 +294,7 @@ class _Hidden:
 
 def _hidden(dataset: Dataset, folder: Path, *, threads: int | None, reporter: Reporter, stop: Event) -> _Hidden:
     images = [sample for sample in dataset if sample.is_image]
-    order = np.random.default_rng(_VERSION).permutation(len(images))
+    order = np.random.default_rng(_ORDER_SEED).permutation(len(images))
     reporter.stage("hiding labels", len(images))
     digest, kept, named = hashlib.sha256(), [], []
     (folder / "images").mkdir()
