@@ -79,7 +79,7 @@ Digits once more, ten seeds, six tasks at once on such a machine, each on 2 of i
      4,000  self-training       1     56.62  56.62  0.034        0.371     12.6
        250  fast                1     54.54  54.54  0.078        0.332    267.8      50
        250  accurate            2     62.76  62.76  0.016        0.450    869.4      62
-        40  fast                1     28.42  28.42  0.023        0.078    305.9      32
+        40  fast                3     28.27  28.27  0.060        0.065    302.9      32   (28.0 to 28.5)
         40  accurate            3     48.32  48.32  0.028        0.273    896.5      48   (45.1 to 52.9)
         40  logistic            1     26.43  26.43  0.028        0.063     12.0
         40  label-spreading     1     26.03  26.03  0.471       -0.266     14.1
