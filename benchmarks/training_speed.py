@@ -11,10 +11,11 @@ that of torchvision so, with SGD. An image that two networks look at counts once
 TFLOP/s: of convolutions and products of matrices, counted by torch. "of product": that, over what a plain product of
 two matrices reaches here in the same precision, which is the machine's end.
 
-Recorded on 2 cores without AMX, and on one H100, where networks are twice as wide. A GPU records a step and repeats it
-in one call; when each step was a thousand calls (many tensors in one where torch takes them), "labels" made 12,769
-images/s there, pairs of views 54,110, "consistency" 27,459 in batches of 512; one tensor a call, 9,050, 31,777 and
-20,794.
+Recorded on 2 cores without AMX (before changes to images were drawn apart from the rest), and on one H100, where
+networks are twice as wide: the trainings with --seconds 150, the other rows with --seconds 3 on another machine of that
+kind. A GPU records a step and repeats it in one call; when each step was a thousand calls (many tensors in one where
+torch takes them), "labels" made 12,769 images/s there, pairs of views 54,110, "consistency" 27,459 in batches of 512;
+one tensor a call, 9,050, 31,777 and 20,794.
 
     2 threads, torch 2.14.1+cu130, bfloat16; 32 pixels, channels 64-128-256
     training           batch   images/s  ms a step  TFLOP/s  of product

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.embeddings import Gradients
 from engine.errors import InputError, UsageError
 from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, pretraining_share, teaching_share
-from engine.label.augment import LIGHT, STRONG, VIEWS, WEAK, Policy, altered, plain, policy_for
+from engine.label.augment import LIGHT, STRONG, VIEWS, WEAK, Policy, changed, changes, plain, policy_for
 from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import probabilities_of, resized
@@ -50,6 +50,10 @@ from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 
 def images(n: int, side: int = 16, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, (n, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def altered(x: Tensor, policy: Policy, generator: torch.Generator, *, side: int | None = None) -> Tensor:
+    return changed(x, changes(policy, len(x), generator), policy, side=side)
 
 
 def network(side: int = 16, outputs: int = 3, seed: int = 0) -> Network:

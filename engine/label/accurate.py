@@ -177,16 +177,16 @@ def _members(
     start: Network,
     graph: Beliefs,
     teaching: float,
-    lesson: Callable[[int], float],
+    teaching_seconds: Callable[[int], float],
     *,
     clock: Clock,
     stage: Stage,
     watch: Watch,
 ) -> tuple[list[Member], dict[str, Any]]:
-    """The trained members, and what was chosen and why. teaching: share of the time for labels only. lesson: seconds of
-    a step with these."""
+    """The trained members, and what was chosen and why. teaching: share of the time for labels only, of
+    which a step takes teaching_seconds."""
     consistency = clock.measured(lambda: _consistent_seconds(pool, plan, graph))
-    asking = prediction_seconds(pool, plan, lesson(WHOLE))
+    asking = prediction_seconds(pool, plan, teaching_seconds(WHOLE))
 
     def train_on(
         part: int, net: Network, lesson: Lesson, steps: int, seconds: StepSeconds, rate: float, *, name: str, title: str
@@ -199,7 +199,7 @@ def _members(
         net = copied(start)
         reset_head(net, generator_of(plan.seed, "head", part))
         of_labels = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
-        return train_on(part, net, of_labels, steps, lesson, TEACHING_RATE, name=name, title=title)
+        return train_on(part, net, of_labels, steps, teaching_seconds, TEACHING_RATE, name=name, title=title)
 
     def taught_everything(part: int, before: Member, beliefs: Beliefs) -> Member:
         of_all = _from_everything(pool, plan, part, beliefs, "accurate", part)
@@ -210,7 +210,7 @@ def _members(
     each = teaching / plan.members
     taught: list[Member] = []
     for part in range(plan.members):
-        steps = clock.steps(each / (1 - part * each), lesson, most=_MOST_LESSONS)
+        steps = clock.steps(each / (1 - part * each), teaching_seconds, most=_MOST_LESSONS)
         taught.append(taught_labels(part, "labels", steps, TEACHING_STAGE))
         if watch.stopped():
             # What is taught the labels alone is not yet what was asked for.
@@ -232,7 +232,7 @@ def _members(
         if choice["unlabeled_images_used"]:
             members.append(taught_everything(part, taught[part], beliefs))
         else:
-            steps = clock.steps(1 / (plan.members - part), lesson)
+            steps = clock.steps(1 / (plan.members - part), teaching_seconds)
             members.append(taught_labels(part, "longer", steps, NETWORK_STAGE))
     if watch.stopped():
         members = [_further(member, before) for member, before in zip(members, taught, strict=False)]

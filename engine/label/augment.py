@@ -117,12 +117,6 @@ def changed(images: Tensor, drawn: Tensor, policy: Policy, *, side: int | None =
         return x.contiguous(memory_format=torch.channels_last)
 
 
-def altered(images: Tensor, policy: Policy, generator: torch.Generator, *, side: int | None = None) -> Tensor:
-    """`changed` by changes that are drawn here. generator: of the CPU."""
-    drawn = changes(policy, len(images), generator).to(images.device)
-    return changed(images, drawn, policy, side=side)
-
-
 def plain(images: Tensor) -> Tensor:
     """(B, 3, S, S) uint8 -> float32 in [0, 1], channels last, not altered."""
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)

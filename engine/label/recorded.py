@@ -54,7 +54,7 @@ class Recorded:
         self._device, self._work, self._kept = device, (first, second), kept
         self._beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._graphs: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
-        self._given, self._answer = Given(), torch.empty(0)
+        self.forget()
 
     def first(self, given: Given) -> Tensor:
         with torch.cuda.device(self._device):
