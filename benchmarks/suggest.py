@@ -4,7 +4,7 @@
 
 Every tree (one folder a class) begins without a label; in each of five rounds a method chooses --count images (20), and
 their true labels become known. The same for all methods: the content vectors of `content_vectors`, the classifier (a
-ridge head on them, penalty and temperature by leave-one-out) whose probabilities the methods are given, and the
+ridge head on them, its temperature by heads without a part of them) whose probabilities the methods are given, and the
 score: its accuracy on all images that are not labeled. The trees are read in a random order, or their path would tell
 the class. Peers, written out below: random; margin (the least lead of the best class over the second; first round at
 random); coreset (k-center greedy, Sener and Savarese 2018); typiclust (`suggest` without probabilities).
@@ -54,12 +54,14 @@ from torch import Tensor
 
 from engine.dataset import read_samples
 from engine.embeddings import content_vectors
-from engine.label.heads import fit_ridge, fit_temperature, probabilities
+from engine.label.calibration import folds_of
+from engine.label.heads import fit_ridge, fit_temperature, left_out_scores, probabilities
 from engine.label.suggest import suggest, uncertainty
 from engine.sources import Sources
 from engine.survey import survey
 
 ROUNDS = 5
+FOLDS = 5
 SIDE = 32
 
 #: vectors (n, d), labeled (n,) bool, beliefs (n, k) or None in the first round, count, generator -> rows to label.
@@ -109,8 +111,11 @@ METHODS: dict[str, Method] = {
 def believed(vectors: Tensor, truth: Tensor, labeled: Tensor) -> Tensor:
     """(n, k) of the classifier that has seen the labeled rows."""
     known = truth[labeled]
-    head = fit_ridge(vectors[labeled], torch.eye(int(truth.max()) + 1)[known])
-    return probabilities(head.scores(vectors), fit_temperature(head.leave_one_out, known))
+    told = torch.eye(int(truth.max()) + 1)[known]
+    head = fit_ridge(vectors[labeled], told)
+    fold = folds_of(told > 0, FOLDS, torch.Generator().manual_seed(0))
+    unseen = left_out_scores(vectors[labeled], told, fold, penalty=head.penalty)
+    return probabilities(head.scores(vectors), fit_temperature(unseen, known))
 
 
 def rounds(method: Method, vectors: Tensor, truth: Tensor, count: int, seed: int) -> list[float]:

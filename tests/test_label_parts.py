@@ -37,6 +37,7 @@ from engine.label.losses import (
     supervised,
     view_side,
 )
+from engine.label.mirrored import mirrored
 from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
 from engine.label.plan import Plan
 from engine.label.pool import Pool
@@ -75,6 +76,34 @@ def test_a_sight_is_what_a_network_sees_beside_what_an_encoder_does() -> None:
     of_network, beside = content[:, :16].norm(dim=1), content[:, 16:].norm(dim=1)
     torch.testing.assert_close(of_network, torch.ones(60))
     torch.testing.assert_close(beside, torch.full((60,), 0.7))
+
+
+@pytest.mark.parametrize("flips", [(True, False), (False, True), (True, True)])
+def test_a_mirrored_encoder_sees_the_same_from_all_sides(flips: tuple[bool, bool]) -> None:
+    pixels, both = images(12, 32), mirrored(Gradients(), flips)
+    vectors = both.encode(pixels)
+    turned = {"horizontal": pixels.flip(3), "vertical": pixels.flip(2)}
+    seen = [
+        Gradients().encode(pixels),
+        *(Gradients().encode(x) for x, asked in zip(turned.values(), flips, strict=True) if asked),
+    ]
+    torch.testing.assert_close(vectors, torch.stack(seen).mean(dim=0))
+    if sum(flips) == 1:
+        (axis,) = (axis for axis, asked in zip((3, 2), flips, strict=True) if asked)
+        torch.testing.assert_close(both.encode(pixels.flip(axis)), vectors)
+        assert not torch.allclose(both.encode(pixels.flip(5 - axis)), vectors)
+    assert (both.size, both.dim, both.parts) == (32, Gradients().dim, Gradients().parts)
+    assert both.name == "mirrored gradients"
+
+
+def test_no_mirror_image_leaves_the_encoder_as_it_is() -> None:
+    assert mirrored(Gradients(), (False, False)) == Gradients()
+
+
+def test_mirrored_gradients_weigh_as_much_as_the_network() -> None:
+    sight = Sight(network(), True, False, mirrored(Gradients(), (True, False)))
+    weights = [part.weight for part in sight.parts]
+    assert math.hypot(*weights[1:]) == pytest.approx(weights[0]) == 1.0
 
 
 # ---- What people said. ----

@@ -23,6 +23,7 @@ from engine.embeddings import Backbone, Embedding, Encoder, Gradients, backbone,
 from engine.errors import InputError, OutputError
 from engine.label.classifier import Classifier, Committee, LinearHead
 from engine.label.heads import fit_ridge
+from engine.label.mirrored import mirrored
 from engine.label.networks import Network, NetworkSpec, fit_stem, initialised
 from engine.label.sight import Sight
 from engine.models import (
@@ -106,6 +107,11 @@ CLASSIFIERS: dict[str, Callable[[], Classifier]] = {
     "backbone": lambda: replace(mixed(), head=head(shufflenet())),
     "sight": lambda: replace(plain_head(), head=head(whitened(sight(Gradients(size=16))))),
     "sight beside a backbone": lambda: replace(mixed(), head=head(sight(shufflenet(), bfloat16=True))),
+    "mirrored": lambda: replace(plain_head(), head=head(mirrored(Gradients(), (True, True)))),
+    "sight beside a mirrored encoder": lambda: replace(
+        mixed(), head=head(whitened(sight(mirrored(Gradients(size=16), (True, False)))))
+    ),
+    "mirrored backbone": lambda: replace(plain_head(), head=head(mirrored(shufflenet(), (True, False)))),
     "whitened backbone": lambda: replace(plain_head(), head=head(whitened(shufflenet()))),
 }
 
@@ -450,7 +456,7 @@ def test_a_classifier_that_could_not_come_back_is_not_saved(tmp_path: Path) -> N
             replace(bad, head=replace(bad.head, temperature=float("nan"))),
             "temperature_of_head: must be a finite number, got nan",
         ),
-        (replace(bad, head=replace(bad.head, encoder=Other())), "must be Gradients, a Backbone, a Sight or an Embed"),
+        (replace(bad, head=replace(bad.head, encoder=Other())), "must be Gradients, a Backbone, one of them Mirrored, a Sight or an Embed"),
         (replace(bad, share=0.5), "there is nothing to mix, got 0.5"),
     ):
         with pytest.raises(InputError, match=r"^classifier: ") as caught:

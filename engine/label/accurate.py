@@ -37,6 +37,7 @@ from engine.label.losses import (
     contrastive,
     mean_seconds,
 )
+from engine.label.mirrored import mirrored
 from engine.label.networks import Network, copied, reset_head
 from engine.label.opinions import USABLE_FROM, Verdict, better_head, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
@@ -88,8 +89,9 @@ _SPREADING: Final = 1.5e-3
 def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:
     """Learn from all images of a pool. Raises Unfinished once `watch.stopped()` says so."""
     advance = stage("looking at labeled images", len(pool.labeled))
-    head = fit_head(pool, settings.encoder)
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
+    beside = mirrored(settings.encoder, plan.flips)
+    head = fit_head(pool, beside, plan.fold)
     advance(len(pool.labeled))
     seconds = lesson_seconds(pool, plan, clock)
     seeing = len(pool) * clock.measured(lambda: head_seconds(pool, head))
@@ -101,8 +103,8 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     if watch.stopped():
         return verdict_of(pool, plan, head, [])
     advance = stage("spreading labels", len(pool))
-    encoder, content = content_of(pool, Sight(start, plan.flips[0], plan.bfloat16, settings.encoder))
-    head = better_head(head, fit_head(pool, encoder))
+    encoder, content = content_of(pool, Sight(start, plan.flips[0], plan.bfloat16, beside))
+    head = better_head(head, fit_head(pool, encoder, plan.fold))
     teaching = teaching_share(len(pool.labeled), looks)
     if teaching == 1:
         advance(len(pool))

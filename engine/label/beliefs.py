@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.label.calibration import mean_log_loss, temperature_of
 from engine.label.classifier import probabilities_of
-from engine.label.heads import fit_ridge
+from engine.label.heads import fit_ridge, left_out_scores
 from engine.label.plan import Plan
 from engine.label.pool import Pool
 from engine.label.propagation import Graph, balanced, graph_of, propagated
@@ -63,7 +63,7 @@ def beliefs_of(pool: Pool, plan: Plan, vectors: Tensor) -> Beliefs:
     rows, parts = pool.labeled, int(plan.fold.max()) + 1
     truth = pool.told[rows] > 0
     shares = shares_of(truth)
-    heads = [_head(pool, vectors, rows[plan.fold != part]) for part in range(parts)]
+    heads = [_head(pool, vectors, plan.fold, part) for part in range(parts)]
     if pool.multi_label:  # a graph of shares that sum to 1 has nothing to say about several labels
         return Beliefs(HEAD_ONLY, tuple(heads[: plan.members]), {}, shares)
     graph = graph_of(vectors, always=pool.told.any(dim=1), generator=generator_of(plan.seed, "graph"))
@@ -128,9 +128,12 @@ def shares_of(truth: Tensor) -> Tensor:
     return counts / counts.sum()
 
 
-def _head(pool: Pool, vectors: Tensor, seen: Tensor) -> Tensor:
-    """(m, k): what a head fitted on the images at these positions says of all."""
+def _head(pool: Pool, vectors: Tensor, fold: Tensor, part: int) -> Tensor:
+    """(m, k): what a head fitted on the labeled images without this part says of all images."""
+    kept, balanced = fold != part, not pool.multi_label
+    seen = pool.labeled[kept]
     truth = pool.told[seen]
-    ridge = fit_ridge(vectors[seen], truth, balanced=not pool.multi_label)
-    temperature = temperature_of(ridge.leave_one_out - 0.5, truth > 0, multi_label=pool.multi_label)
+    ridge = fit_ridge(vectors[seen], truth, balanced=balanced)
+    unseen = left_out_scores(vectors[seen], truth, fold[kept], penalty=ridge.penalty, balanced=balanced)
+    temperature = temperature_of(unseen - 0.5, truth > 0, multi_label=pool.multi_label)
     return probabilities_of(ridge.scores(vectors) - 0.5, temperature, pool.multi_label)

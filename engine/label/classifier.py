@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.embeddings import Encoder
 from engine.errors import InputError
 from engine.label.augment import plain
+from engine.label.mirrored import mirror_axes
 from engine.label.networks import Network, NetworkSpec
 from engine.predictions import Predictions
 
@@ -151,14 +152,12 @@ class Classifier:
 def viewed_logits(net: Network, images: Tensor, *, flips: tuple[bool, bool], bfloat16: bool) -> Tensor:
     """(B, 3, S, S) uint8 -> logits (B, k) float32: the mean over the image and its allowed mirror images."""
     net.eval()
-    axes: list[tuple[int, ...]] = [()]
-    axes += [(3,)] if flips[0] else []
-    axes += [(2,)] if flips[1] else []
     said = []
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
         for batch in torch.split(images, _BATCH):
             x = plain(batch)
-            said.append(torch.stack([net(x.flip(axis) if axis else x).float() for axis in axes]).mean(dim=0))
+            views = [x.flip(axes) if axes else x for axes in mirror_axes(flips)]
+            said.append(torch.stack([net(view).float() for view in views]).mean(dim=0))
     return torch.cat(said) if said else torch.zeros(0, net.spec.outputs, device=images.device)
 
 

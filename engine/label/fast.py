@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.label.clock import Clock
 from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
 from engine.label.losses import Told, lesson_sides, mean_seconds, supervised, view_side
+from engine.label.mirrored import mirrored
 from engine.label.opinions import Verdict, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
@@ -33,8 +34,8 @@ WHOLE: Final = 10**9
 def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:
     """Learn from the labeled images of a pool. Raises Unfinished once `watch.stopped()` says so."""
     advance = stage("looking at labeled images", len(pool.labeled))
-    head = fit_head(pool, settings.encoder)
     plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS)
+    head = fit_head(pool, mirrored(settings.encoder, plan.flips), plan.fold)
     advance(len(pool.labeled))
     seconds = lesson_seconds(pool, plan, clock)
     clock.reserve += prediction_seconds(pool, plan, seconds(WHOLE), looks=plan.looks)

@@ -1,7 +1,7 @@
 """Closed-form heads: vectors (n, d) and what is known of them in, scores for other vectors out, in a second.
 
 A ridge regression onto the classes, whose penalty is chosen by the exact leave-one-out error; the scores of the
-training rows by heads that have not seen them come for free. A temperature makes probabilities of scores. Everything is
+training rows by heads that have not seen their fold. A temperature makes probabilities of scores. Everything is
 computed in float64, without chance, and knows nothing of images or of where the vectors come from.
 """
 
@@ -47,17 +47,14 @@ _GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
 class RidgeHead:
     """scores = (x - mean) weights + intercept.
 
-    mean: (d,), weights: (d, k), intercept: (k,), float32. penalty: the one that was chosen. leave_one_out: (n, k)
-    float32, the scores of each training row by the head that all others make (with this penalty); zeros for a row
-    without others. errors: the mean squared leave-one-out error of each penalty tried, of all classes together, rows
-    weighted as in the fit.
+    mean: (d,), weights: (d, k), intercept: (k,), float32. penalty: the one that was chosen. errors: the mean squared
+    leave-one-out error of each penalty tried, of all classes together, rows weighted as in the fit.
     """
 
     mean: Tensor
     weights: Tensor
     intercept: Tensor
     penalty: float
-    leave_one_out: Tensor
     errors: dict[float, float]
 
     def scores(self, x: Tensor) -> Tensor:
@@ -86,12 +83,28 @@ def fit_ridge(
         raise InputError(f"targets: must be (n, k) with n = {len(x)} as x, got shape {tuple(targets.shape)}")
     if penalties is not None and not (penalties and all(0.0 < penalty < math.inf for penalty in penalties)):
         raise InputError(f"penalties: must be numbers above 0, at least one, got {list(penalties)!r}")
-    y = targets.detach().double()
-    weights = _class_weights(y) if balanced else torch.ones(len(y), dtype=torch.float64, device=y.device)
-    data = _Centred.of(x.detach().double(), y, weights)
+    data = _Centred.of(x, targets, balanced=balanced)
     errors = _errors(data if min(data.x.shape) <= CHOICE_ROWS else data.evenly(CHOICE_ROWS), penalties)
     penalty = min(sorted(errors, reverse=True), key=lambda each: errors[each])  # the strongest of equals
     return _solved(data, penalty, errors)
+
+
+def left_out_scores(x: Tensor, targets: Tensor, fold: Tensor, *, penalty: float, balanced: bool = False) -> Tensor:
+    """(n, k) float32: the scores of each row by a head with this penalty that was fitted without its fold; zeros where
+    there are no others. x, targets, balanced: as for `fit_ridge`. fold: (n,) int64.
+
+    Folds, with classes spread over them, and not one row at a time: without it the others of its class weigh less than
+    any other class, and a head says least of just the class that it should. (cifar10, four images of each of ten
+    classes: 8 % guessed rightly so, 26 % in five folds, 31 % of other images; log loss of these, with the temperature
+    that each gives, 2.19, 1.99, and 1.95 at best.)
+    """
+    scores = torch.zeros(targets.shape, dtype=torch.float32, device=targets.device)
+    for part in sorted(set(fold.tolist())):
+        held = fold == part
+        if not bool(held.all()):
+            others = _Centred.of(x[~held], targets[~held], balanced=balanced)
+            scores[held] = _solved(others, penalty, {}).scores(x[held])
+    return scores
 
 
 def probabilities(scores: Tensor, temperature: float = 1.0) -> Tensor:
@@ -110,7 +123,7 @@ def unseen_share(samples: int) -> float:
 def fit_temperature(scores: Tensor, truth: Tensor) -> float:
     """The temperature in [0.01, 100] under which softmax(scores / temperature) has the least log loss on the truth.
 
-    scores: (n, k) finite, of rows that the scorer has not seen (`leave_one_out`). truth: (n,) int64 in [0, k). The
+    scores: (n, k) finite, of rows that the scorer has not seen (`left_out_scores`). truth: (n,) int64 in [0, k). The
     logarithm of the temperature has a normal prior of mean 0 and standard deviation 2: with no samples the result is 1,
     with few that are all right it does not run to 0, nor because a quarter of an error more is supposed (as by the
     targets of Platt 1999). The search: the best of a grid, then golden section around it.
@@ -159,7 +172,13 @@ class _Centred:
     y_mean: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor, weights: Tensor) -> _Centred:
+    def of(cls, x: Tensor, targets: Tensor, *, balanced: bool) -> _Centred:
+        y = targets.detach().double()
+        weights = _class_weights(y) if balanced else torch.ones(len(y), dtype=torch.float64, device=y.device)
+        return cls.weighted(x.detach().double(), y, weights)
+
+    @classmethod
+    def weighted(cls, x: Tensor, y: Tensor, weights: Tensor) -> _Centred:
         shares, root = weights / weights.sum(), weights.sqrt()
         x_mean, y_mean = shares @ x, shares @ y
         return cls((x - x_mean) * root[:, None], (y - y_mean) * root[:, None], root, x_mean, y_mean)
@@ -169,7 +188,7 @@ class _Centred:
         chosen = torch.linspace(0, len(self.x) - 1, rows, dtype=torch.float64, device=self.x.device).round().long()
         root = self.root[chosen]
         x, y = self.x[chosen] / root[:, None] + self.x_mean, self.y[chosen] / root[:, None] + self.y_mean
-        return _Centred.of(x, y, root.square())
+        return _Centred.weighted(x, y, root.square())
 
     @property
     def intercept_leverage(self) -> Tensor:
@@ -206,7 +225,7 @@ def _errors(data: _Centred, penalties: Sequence[float] | None) -> dict[float, fl
 
 
 def _solved(data: _Centred, penalty: float, errors: dict[float, float]) -> RidgeHead:
-    """The head of one penalty, by Cholesky, with the exact leave-one-out scores of all rows."""
+    """The head of one penalty, by Cholesky."""
     n, d = data.x.shape
     primal = d <= n
     scatter = _products(data.x.T if primal else data.x)
@@ -214,16 +233,9 @@ def _solved(data: _Centred, penalty: float, errors: dict[float, float]) -> Ridge
     factor = torch.linalg.cholesky(scatter)
     if primal:
         weights = torch.cholesky_solve(data.x.T @ data.y, factor)
-        leverage = torch.linalg.solve_triangular(factor, data.x.T, upper=False).square().sum(dim=0)
     else:
         weights = data.x.T @ torch.cholesky_solve(data.y, factor)
-        own = torch.eye(n, dtype=torch.float64, device=data.x.device)
-        leverage = 1.0 - penalty * torch.linalg.solve_triangular(factor, own, upper=False).square().sum(dim=0)
-    residuals = data.residuals(data.x @ weights, leverage)
-    left_out = (data.y - residuals) / data.root[:, None] + data.y_mean
-    return RidgeHead(
-        data.x_mean.float(), weights.float(), data.y_mean.float(), float(penalty), left_out.float(), errors
-    )
+    return RidgeHead(data.x_mean.float(), weights.float(), data.y_mean.float(), float(penalty), errors)
 
 
 def _products(rows: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from engine.evaluation import expected_calibration_error, reliability
 from engine.label.calibration import Mixture, folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import Classifier, Committee, LinearHead, probabilities_of, resized
 from engine.label.crossfit import CrossFit, Member, gathered
-from engine.label.heads import fit_ridge
+from engine.label.heads import fit_ridge, left_out_scores
 from engine.label.plan import Plan
 from engine.label.pool import Pool
 from engine.label.training import generator_of
@@ -31,20 +31,22 @@ _NINETY: Final = 1.645
 
 @dataclass(frozen=True, slots=True)
 class HeadFit:
-    """A head, and its scores, less one half, of each labeled image (n, k) without that image: out of fold. log_loss: of
-    these, with its temperature."""
+    """A head, and its scores, less one half, of each labeled image (n, k) without the images of its part: out of fold.
+    log_loss: of these, with its temperature."""
 
     head: LinearHead
     logits: Tensor
     log_loss: float
 
 
-def fit_head(pool: Pool, encoder: Encoder) -> HeadFit:
-    """Ridge regression on the encoder's vectors of the labeled images, each class weighing the same."""
+def fit_head(pool: Pool, encoder: Encoder, fold: Tensor) -> HeadFit:
+    """Ridge regression on the encoder's vectors of the labeled images, each class weighing the same. fold: (n,) int64,
+    the part of each."""
     vectors = pool.mapped(lambda images: encoder.encode(resized(images, encoder.size)), pool.labeled)
     truth = pool.told[pool.labeled]
-    ridge = fit_ridge(vectors, truth, balanced=not pool.multi_label)
-    logits = ridge.leave_one_out - 0.5
+    balanced = not pool.multi_label
+    ridge = fit_ridge(vectors, truth, balanced=balanced)
+    logits = left_out_scores(vectors, truth, fold, penalty=ridge.penalty, balanced=balanced) - 0.5
     temperature = temperature_of(logits, truth > 0, multi_label=pool.multi_label)
     said = probabilities_of(logits, temperature, pool.multi_label)
     loss = mean_log_loss(said, truth > 0, multi_label=pool.multi_label)

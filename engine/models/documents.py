@@ -70,6 +70,18 @@ class BackboneForm(Record):
         return self.name
 
 
+class MirroredForm(Record):
+    """An encoder that is asked about mirror images too, (horizontal, vertical)."""
+
+    kind: Literal["mirrored"] = "mirrored"
+    flips: tuple[StrictBool, StrictBool]
+    encoder: Annotated[GradientsForm | BackboneForm, Field(discriminator="kind")]
+
+    @property
+    def shown(self) -> str:
+        return f"mirrored {self.encoder.shown}"
+
+
 class SightForm(Record):
     """A network of our own form, with so many outputs that are not asked, beside an encoder."""
 
@@ -79,7 +91,7 @@ class SightForm(Record):
     outputs: _Count
     flip: StrictBool
     bfloat16: StrictBool
-    encoder: Annotated[GradientsForm | BackboneForm, Field(discriminator="kind")]
+    encoder: Annotated[GradientsForm | BackboneForm | MirroredForm, Field(discriminator="kind")]
 
     @property
     def shown(self) -> str:
@@ -90,7 +102,7 @@ class EmbeddingForm(Record):
     """Whitened; images: how many it was fitted on."""
 
     kind: Literal["embedding"] = "embedding"
-    encoder: Annotated[GradientsForm | BackboneForm | SightForm, Field(discriminator="kind")]
+    encoder: Annotated[GradientsForm | BackboneForm | MirroredForm | SightForm, Field(discriminator="kind")]
     images: _Count
 
     @property
@@ -98,7 +110,7 @@ class EmbeddingForm(Record):
         return self.encoder.shown
 
 
-EncoderForm: TypeAlias = GradientsForm | BackboneForm | SightForm | EmbeddingForm
+EncoderForm: TypeAlias = GradientsForm | BackboneForm | MirroredForm | SightForm | EmbeddingForm
 
 
 class NetworksForm(Record):

@@ -31,6 +31,7 @@ from engine.embeddings import Backbone, Embedding, Encoder, Gradients, Whitening
 from engine.errors import InputError, UsageError
 from engine.files import as_json, write_bytes
 from engine.label.classifier import Classifier, Committee, LinearHead
+from engine.label.mirrored import Mirrored
 from engine.label.networks import Network, NetworkSpec
 from engine.label.sight import Sight
 from engine.models.documents import (
@@ -48,6 +49,7 @@ from engine.models.documents import (
     EncoderForm,
     Form,
     GradientsForm,
+    MirroredForm,
     NetworksForm,
     SightForm,
     WeightsRecord,
@@ -293,9 +295,13 @@ def _encoder_apart(encoder: Encoder) -> tuple[EncoderForm, dict[str, Tensor]]:
     if isinstance(encoder, Backbone):
         state = {f"encoder.{name}": tensor for name, tensor in encoder.net.state_dict().items()}
         return BackboneForm(name=encoder.name, size=encoder.size), state
-    if isinstance(encoder, Sight):
+    if isinstance(encoder, Mirrored):
         inner, tensors = _encoder_apart(encoder.encoder)
         assert isinstance(inner, GradientsForm | BackboneForm)
+        return MirroredForm(flips=encoder.flips, encoder=inner), tensors
+    if isinstance(encoder, Sight):
+        inner, tensors = _encoder_apart(encoder.encoder)
+        assert isinstance(inner, GradientsForm | BackboneForm | MirroredForm)
         spec = encoder.network.spec
         tensors |= {f"sight.{name}": tensor for name, tensor in encoder.network.state_dict().items()}
         form = SightForm(
@@ -313,7 +319,7 @@ def _encoder_apart(encoder: Encoder) -> tuple[EncoderForm, dict[str, Tensor]]:
         for at, whitening in enumerate(encoder.whitenings):
             tensors |= {f"whitening.{at}.mean": whitening.mean, f"whitening.{at}.matrix": whitening.matrix}
         return EmbeddingForm(encoder=inner, images=encoder.images), tensors
-    kinds = "Gradients, a Backbone, a Sight or an Embedding of one of them"
+    kinds = "Gradients, a Backbone, one of them Mirrored, a Sight or an Embedding of one of them"
     raise InputError(f"classifier: the encoder of a model that is kept must be {kinds}, got {type(encoder).__name__}")
 
 
@@ -364,6 +370,8 @@ def _encoder_of(form: EncoderForm, tensors: Tensors, device: torch.device) -> En
         except UsageError as error:
             raise InputError(f"{tensors.place.parent / MODEL_NAME}: {error}") from None
         return replace(net, size=form.size)
+    if isinstance(form, MirroredForm):
+        return Mirrored(_encoder_of(form.encoder, tensors, device), form.flips)
     if isinstance(form, SightForm):
         spec = NetworkSpec(form.image_size, form.widths, form.outputs)
         _check_room(tensors, 1, _filters(spec), f"network of widths {clipped(form.widths)}")

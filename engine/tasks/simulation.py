@@ -65,7 +65,7 @@ DEFAULT_SEEDS: Final = 3
 DEFAULT_ALGORITHMS: Final = (*ALGORITHM_TYPES, *PEERS)
 
 #: Part of a trial's key: raise it when the same trial would come out otherwise.
-_VERSION: Final = 2
+_VERSION: Final = 3
 #: Of the random order of the images.
 _ORDER_SEED: Final = 1
 #: Sides that the images of an own function have: the smallest that the middle short side does not exceed.

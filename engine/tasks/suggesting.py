@@ -32,9 +32,11 @@ from engine.exports import Tally
 from engine.files import write_bytes, write_text
 from engine.hard.questions import has_automatic_boxes
 from engine.images import MAX_PIXELS
-from engine.label.heads import fit_ridge, fit_temperature, probabilities
+from engine.label.calibration import folds_of
+from engine.label.heads import fit_ridge, fit_temperature, left_out_scores, probabilities
 from engine.label.suggest import REASONS, TYPICAL_BELOW, Suggestions, suggest
 from engine.label.targets import Targets, targets_of
+from engine.label.training import generator_of
 from engine.manifest import write_manifest
 from engine.report import Gallery, Page, render
 from engine.samples import Sample
@@ -61,6 +63,8 @@ _STAGES: Final = {
     "drawing the page": 4.0,
 }
 _MOST_TILES: Final = 600  # of the page, which stays below 3 MB
+#: Parts of the labels, of which a temperature is learned.
+_FOLDS: Final = 5
 
 _HEADINGS: Final = {
     "typical": ("Typical", "each stands for many images that nobody has labeled"),
@@ -247,18 +251,21 @@ def _box_belief(dataset: Dataset, rows: npt.NDArray[np.int64], by_people: npt.ND
 
 
 def _head_belief(targets: Targets, rows: npt.NDArray[np.int64], vectors: Tensor) -> _Belief:
-    """A ridge head on the labeled images, its temperature from their leave-one-out scores."""
+    """A ridge head on the labeled images, its temperature from heads without a part of them."""
     matrix = torch.from_numpy(targets.matrix[rows])
     known = matrix.any(dim=1)
-    head = fit_ridge(vectors[known], matrix[known].float(), balanced=not targets.multi_label)
+    told, balanced = matrix[known].float(), not targets.multi_label
+    head = fit_ridge(vectors[known], told, balanced=balanced)
     scores = head.scores(vectors)
     line = f"uncertainty: a ridge head on {int(known.sum()):,} labeled images, {len(targets.labels)} labels"
     if targets.multi_label:
         return _Belief(scores.clamp(0.0, 1.0), True, line)
-    truth = matrix[known].int().argmax(dim=1)
+    fold = folds_of(matrix[known], _FOLDS, generator_of("suggest", "folds"))
+    unseen = left_out_scores(vectors[known], told, fold, penalty=head.penalty, balanced=balanced)
+    temperature = fit_temperature(unseen, told.argmax(dim=1))
     few = int(known.sum()) < TYPICAL_BELOW * len(targets.labels)
     line += f"; with fewer than {TYPICAL_BELOW} a label, typical images are suggested" if few else ""
-    return _Belief(probabilities(scores, fit_temperature(head.leave_one_out, truth)), False, line)
+    return _Belief(probabilities(scores, temperature), False, line)
 
 
 # ---- What is written. ----
