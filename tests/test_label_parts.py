@@ -698,17 +698,25 @@ def test_beliefs_begin_with_whoever_is_right_about_labels_not_seen() -> None:
     shares = torch.full((3,), 1 / 3)
 
     def chosen(graph: Tensor, network: Tensor) -> Beliefs:
-        return with_networks(pool, plan, Beliefs("graph", (graph, graph), {"graph": 0.0}, shares), [network.log()] * 2)
+        return with_networks(
+            pool, plan, Beliefs("graph", (graph, graph), graph, {"graph": 0.0}, shares), [network.log()] * 2
+        )
 
     for graph, network, better, worse in ((even, right, "networks", "graph"), (right, even, "graph", "networks")):
         found = chosen(graph, network)
         assert found.losses[better] < 0.1 and found.losses[worse] == pytest.approx(math.log(3), abs=0.01)
         assert all(torch.equal(each.argmax(dim=1), truth.argmax(dim=1)) for each in found.without)
+        assert found.by_networks is (better == "networks") and (found.whole is None) is found.by_networks
+    # A network that is right once more than the graph, of thirty, may be so by chance.
+    once = right.clone()
+    once[0] = torch.tensor([0.02, 0.96, 0.02])
+    found = chosen(once, right)
+    assert found.losses["networks"] < found.losses["graph"] and found.way == "graph" and not found.by_networks
     # Each network is asked only about its own part: what it says of the labels that it has seen does not count.
     by_heart = torch.where((torch.arange(60) < 30)[:, None], right, even)
     seen = [torch.where((fold == part)[:, None], even[:30], by_heart[:30]) for part in (0, 1)]
     said = [torch.cat([each, even[30:]]).log() for each in seen]
-    found = with_networks(pool, plan, Beliefs("graph", (right, right), {}, shares), said)
+    found = with_networks(pool, plan, Beliefs("graph", (right, right), right, {}, shares), said)
     assert found.losses["networks"] == pytest.approx(math.log(3), abs=0.01)
     assert all(torch.equal(each.argmax(dim=1), truth.argmax(dim=1)) for each in found.without)
     torch.testing.assert_close(found.without[0].sum(dim=1), torch.ones(60))

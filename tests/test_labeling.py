@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import SHAPES, draw, paint
 from torch import nn
 
@@ -24,7 +25,8 @@ from engine.label.classifier import LinearHead
 from engine.label.clock import Clock
 from engine.label.labeling import auto_label, default_minutes
 from engine.label.losses import AGREEMENT_SIDES, VIEW_SIDES
-from engine.label.opinions import HeadFit, Unfinished, _unseen, _weighed, better_head
+from engine.label.opinions import HeadFit, Unfinished, _unseen, _weighed, best_head, taught_head
+from engine.label.pool import Pool
 from engine.label.results import Labeling, annotated
 from engine.label.sight import Sight
 from engine.label.targets import targets_of
@@ -91,33 +93,53 @@ def test_accurate_does_see_them(few: Dataset) -> None:
     assert model_digest(label(few, "accurate").classifier) != before
 
 
-@pytest.mark.parametrize("better", [min, max])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_the_head_of_accurate_may_rest_on_what_was_learned_without_labels(
-    few: Dataset, monkeypatch: pytest.MonkeyPatch, better: Callable[..., HeadFit]
+    few: Dataset, monkeypatch: pytest.MonkeyPatch, which: int
 ) -> None:
     heads: list[HeadFit] = []
 
     def kept(*fits: HeadFit) -> HeadFit:
         heads.extend(fits)
-        return better(fits, key=lambda fit: fits.index(fit))
+        return fits[which]
 
-    monkeypatch.setattr("engine.label.accurate.better_head", kept)
+    monkeypatch.setattr("engine.label.accurate.best_head", kept)
     labeling = label(few, "accurate")
-    of_gradients, of_sight = (fit.head.encoder for fit in heads)
+    of_gradients, of_sight, taught = (fit.head.encoder for fit in heads)
     assert isinstance(of_sight, Embedding) and isinstance(of_sight.encoder, Sight) and of_sight.images == 27
+    assert taught is of_sight and heads[2].name == f"{of_sight.name}, taught by the graph"
     assert of_gradients == label(few, "fast").classifier.head.encoder == Gradients()  # type: ignore[attr-defined]
-    chosen = of_gradients if better is min else of_sight
-    assert labeling.classifier.head.encoder is chosen  # type: ignore[attr-defined]
-    assert labeling.choices["head"] == chosen.name
+    assert labeling.classifier.head is not None and torch.equal(
+        labeling.classifier.head.weights, heads[which].head.weights
+    )
+    assert labeling.choices["head"] == heads[which].name
 
 
-def test_the_better_head_is_that_with_less_loss() -> None:
+def test_the_best_head_is_that_with_the_least_loss() -> None:
     def fit(loss: float) -> HeadFit:
         empty = torch.zeros(0)
-        return HeadFit(LinearHead(Gradients(), empty, empty, empty, 1.0), empty, loss)
+        return HeadFit(LinearHead(Gradients(), empty, empty, empty, 1.0), empty, loss, "gradients")
 
     good, bad = fit(0.1), fit(0.2)
-    assert better_head(good, bad) is better_head(bad, good) is good
+    assert best_head(good, bad) is best_head(bad, good, bad) is good
+
+
+def test_a_head_is_taught_what_is_believed_and_judged_by_what_it_has_not_seen() -> None:
+    """Vectors that tell the classes, four labels; beliefs of all images are right, those without a part perhaps not."""
+    truth = F.one_hot(torch.arange(40) % 2, 2).float()
+    vectors = truth @ torch.tensor([[1.0, 0.0], [0.0, 1.0]]) + 0.1 * torch.randn(
+        40, 2, generator=torch.Generator().manual_seed(0)
+    )
+    told = truth.clone()
+    told[4:] = 0
+    pool = Pool(lambda rows: rows, told, ("a", "b"), False, 32, torch.device("cpu"))
+    fold = torch.tensor([0, 0, 1, 1])
+    good = taught_head(pool, Gradients(), vectors, truth, [truth, truth], fold)
+    assert torch.equal(good.logits.argmax(dim=1), truth[:4].argmax(dim=1)) and good.log_loss < 0.3
+    wrong_without = taught_head(pool, Gradients(), vectors, truth, [truth, 1 - truth], fold)
+    assert torch.equal(wrong_without.head.weights, good.head.weights)
+    assert torch.equal(wrong_without.logits[:2], good.logits[:2])
+    assert torch.equal(wrong_without.logits[2:].argmax(dim=1), (1 - truth[2:4]).argmax(dim=1))
 
 
 def test_many_labels_take_all_the_time(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -456,7 +456,10 @@ def test_a_classifier_that_could_not_come_back_is_not_saved(tmp_path: Path) -> N
             replace(bad, head=replace(bad.head, temperature=float("nan"))),
             "temperature_of_head: must be a finite number, got nan",
         ),
-        (replace(bad, head=replace(bad.head, encoder=Other())), "must be Gradients, a Backbone, one of them Mirrored, a Sight or an Embed"),
+        (
+            replace(bad, head=replace(bad.head, encoder=Other())),
+            "must be Gradients, a Backbone, one of them Mirrored, a Sight or an Embed",
+        ),
         (replace(bad, share=0.5), "there is nothing to mix, got 0.5"),
     ):
         with pytest.raises(InputError, match=r"^classifier: ") as caught:

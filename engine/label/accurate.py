@@ -1,9 +1,10 @@
 """`accurate`: labeled images, and what the unlabeled ones show without labels (CreateTask, table 3).
 
 A network learns to tell images apart without any label (SimCLR); a closed-form head may rest on what it sees, and
-labels spread over a graph of neighbours in it, balanced as the classes are among the labels. Networks that begin there
-are taught the labels. What the graph and the networks believe of the unlabeled images is where consistency begins: each
-network learns to agree with its own averaged self on them. On labels that neither has seen the first network is held
+labels spread over a graph of neighbours in it, balanced as the classes are among the labels; what these believe of all
+images teaches another head. Networks that begin there are taught the labels. What the graph, and networks that are
+clearly better, believe of the unlabeled images is where consistency begins: each network learns to agree with its own
+averaged self on them. On labels that neither has seen the first network is held
 against itself as it was before: where it was clearly better then, this has not helped, and the rest of the time goes to
 the labels alone. With many labels and little time networks are taught the labels from scratch, as `fast` does it. Which
 beliefs begin, how much the networks and the head count: all decided out of fold.
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from engine.label.augment import STRONG, between
 from engine.label.beliefs import Beliefs, beliefs_of, with_networks
-from engine.label.calibration import log_losses, temperature_of
+from engine.label.calibration import CLEARLY, above, log_losses, temperature_of
 from engine.label.classifier import probabilities_of
 from engine.label.clock import Clock, StepSeconds
 from engine.label.crossfit import Member, logits_of, prediction_seconds, seen_by, trained_member
@@ -39,7 +40,7 @@ from engine.label.losses import (
 )
 from engine.label.mirrored import mirrored
 from engine.label.networks import Network, copied, reset_head
-from engine.label.opinions import USABLE_FROM, Verdict, better_head, fit_head, head_seconds, verdict_of
+from engine.label.opinions import USABLE_FROM, Verdict, best_head, fit_head, head_seconds, taught_head, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.sight import Sight, content_of
@@ -68,18 +69,17 @@ TEACHING_RATE: Final = 0.24
 LEARNING_RATE: Final = 0.1
 #: Enough, where a GPU or a long time would allow more: so many looks at each image while networks learn to tell them
 #: apart (most of what a thousand teach is learned by then: Chen et al. 2020), which are still far more than _OFTEN in
-#: all of the time; and steps in which a network is taught labels before it learns from all images (supposed, not
-#: measured). What they leave goes to agreement.
+#: all of the time; and steps in which a network is taught labels before it learns from all images, and looks at each of
+#: these (supposed, not measured). What they leave goes to agreement.
 _MOST_LOOKS: Final = 600
 _MOST_LESSONS: Final = 3_000
+_MOST_LOOKS_AT_LABELS: Final = 300
 #: Unlabeled images a step, for each of a batch of labeled ones: together as much work as four such batches; on a GPU
 #: more of small images. Labeled ones, at least.
 _UNLABELED: Final = 3
 _UNLABELED_ON_GPU: Final = 7
 _SMALL: Final = 32
 _LEAST_LABELED: Final = 16
-#: A network was clearly better before when its log loss is lower by so many standard errors (one-sided 95 %).
-_CLEARLY: Final = 1.645
 #: A network that was taught the labels only, of two lessons, counts as so far trained.
 _NOT_YET: Final = 0.9
 #: Seconds that the graph takes an image, about.
@@ -104,7 +104,7 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
         return verdict_of(pool, plan, head, [])
     advance = stage("spreading labels", len(pool))
     encoder, content = content_of(pool, Sight(start, plan.flips[0], plan.bfloat16, beside))
-    head = better_head(head, fit_head(pool, encoder, plan.fold))
+    heads = [head, fit_head(pool, encoder, plan.fold)]
     teaching = teaching_share(len(pool.labeled), looks)
     if teaching == 1:
         advance(len(pool))
@@ -115,10 +115,13 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
         choice: dict[str, Any] = {"consistency": _LEFT_OUT}
     else:
         graph = beliefs_of(pool, plan, content)
+        if graph.whole is not None:
+            heads.append(taught_head(pool, encoder, content, graph.whole, graph.without, plan.fold))
         advance(len(pool))
         members, choice = _members(pool, plan, start, graph, teaching, seconds, clock=clock, stage=stage, watch=watch)
+    head = best_head(*heads)
     verdict = verdict_of(pool, plan, head, members)
-    return replace(verdict, found={**choice, "head": head.head.encoder.name, **verdict.found})
+    return replace(verdict, found={**choice, "head": head.name, **verdict.found})
 
 
 def pretraining_share(labeled: int) -> float:
@@ -197,22 +200,27 @@ def _members(
         with clock.paced(steps, seconds):
             return trained_member(pool, plan, part, net, lesson, steps, plan.recipe(rate), name=name, watch=own)
 
-    def taught_labels(part: int, name: str, steps: int, title: str) -> Member:
+    def begun(part: int) -> Network:
         net = copied(start)
         reset_head(net, generator_of(plan.seed, "head", part))
-        of_labels = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
-        return train_on(part, net, of_labels, steps, teaching_seconds, TEACHING_RATE, name=name, title=title)
+        return net
 
-    def taught_everything(part: int, before: Member, beliefs: Beliefs) -> Member:
+    def taught_labels(part: int, name: str, steps: int, title: str) -> Member:
+        of_labels = from_labels(pool, seen_by(pool, plan, part), plan, name, part)
+        return train_on(part, begun(part), of_labels, steps, teaching_seconds, TEACHING_RATE, name=name, title=title)
+
+    def taught_everything(part: int, beliefs: Beliefs) -> Member:
         of_all = _from_everything(pool, plan, part, beliefs, "accurate", part)
-        steps, net = clock.steps(1 / (plan.members - part), consistency), copied(before.network)
+        steps = clock.steps(1 / (plan.members - part), consistency)
+        # A network that is not worth asking is not worth beginning with, either.
+        net = copied(taught[part].network) if beliefs.by_networks else begun(part)
         return train_on(part, net, of_all, steps, consistency, LEARNING_RATE, name="accurate", title=NETWORK_STAGE)
 
     clock.reserve += asking
     each = teaching / plan.members
     taught: list[Member] = []
     for part in range(plan.members):
-        steps = clock.steps(each / (1 - part * each), teaching_seconds, most=_MOST_LESSONS)
+        steps = clock.steps(each / (1 - part * each), teaching_seconds, most=most_lessons(pool, plan))
         taught.append(taught_labels(part, "labels", steps, TEACHING_STAGE))
         if watch.stopped():
             # What is taught the labels alone is not yet what was asked for.
@@ -220,7 +228,7 @@ def _members(
     beliefs = with_networks(pool, plan, graph, [_said(pool, plan, member) for member in taught])
     clock.reserve -= asking
 
-    first = taught_everything(0, taught[0], beliefs)
+    first = taught_everything(0, beliefs)
     choice = {
         "beliefs": beliefs.way,
         "cv_log_loss_of_beliefs": beliefs.losses,
@@ -232,7 +240,7 @@ def _members(
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
         if choice["unlabeled_images_used"]:
-            members.append(taught_everything(part, taught[part], beliefs))
+            members.append(taught_everything(part, beliefs))
         else:
             steps = clock.steps(1 / (plan.members - part), teaching_seconds)
             members.append(taught_labels(part, "longer", steps, NETWORK_STAGE))
@@ -240,6 +248,11 @@ def _members(
         members = [_further(member, before) for member, before in zip(members, taught, strict=False)]
         return [*members, *map(_not_yet, taught[len(members) :])], choice
     return members, choice
+
+
+def most_lessons(pool: Pool, plan: Plan) -> int:
+    """Steps in which a network is taught labels before it learns from all images, at most."""
+    return min(_MOST_LESSONS, math.ceil(_MOST_LOOKS_AT_LABELS * len(pool.labeled) / plan.batch))
 
 
 def _not_yet(member: Member) -> Member:
@@ -298,12 +311,10 @@ def _compared(pool: Pool, plan: Plan, before: Member, after: Member) -> dict[str
         temperature = temperature_of(member.logits, truth, multi_label=multi_label)
         return log_losses(probabilities_of(member.logits, temperature, multi_label), truth, multi_label=multi_label)
 
-    worse = losses(after) - losses(before)
-    error = float(worse.std() / len(worse) ** 0.5) if len(worse) > 1 else float("inf")
-    mean = float(worse.mean()) if len(worse) else 0.0
+    mean, error = above(losses(after), losses(before))
     return {
-        "unlabeled_images_used": not mean > _CLEARLY * error,
+        "unlabeled_images_used": not mean > CLEARLY * error,
         "log_loss_above_labels_only": round(mean, 4),
-        "log_loss_above_labels_only_error": round(error, 4) if len(worse) > 1 else None,
-        "compared_on": len(worse),
+        "log_loss_above_labels_only_error": round(error, 4) if math.isfinite(error) else None,
+        "compared_on": len(truth),
     }

@@ -6,6 +6,7 @@ or the share of one opinion in a mixture of two. Knows nothing of images or netw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -48,6 +49,20 @@ def log_losses(probabilities: Tensor, truth: Tensor, *, multi_label: bool) -> Te
     if multi_label:
         per_label = per_label + (1 - said) * (1 - p).log()
     return -per_label.sum(dim=1)
+
+
+#: One mean of losses is clearly lower when it is so by so many standard errors of their difference (one-sided 95 %).
+CLEARLY: Final = 1.645
+
+
+def above(losses: Tensor, others: Tensor) -> tuple[float, float]:
+    """How far losses (n,) lie above others of the same samples on the mean, and the standard error of that; infinity
+    where fewer than two samples tell."""
+    if not len(losses):
+        return 0.0, math.inf
+    differences = losses - others
+    error = float(differences.std() / len(differences) ** 0.5) if len(differences) > 1 else math.inf
+    return float(differences.mean()), error
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from engine.evaluation import expected_calibration_error, reliability
 from engine.label.calibration import Mixture, folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import Classifier, Committee, LinearHead, probabilities_of, resized
 from engine.label.crossfit import CrossFit, Member, gathered
-from engine.label.heads import fit_ridge, left_out_scores
+from engine.label.heads import RidgeHead, fit_ridge, left_out_scores
 from engine.label.plan import Plan
 from engine.label.pool import Pool
 from engine.label.training import generator_of
@@ -32,11 +32,12 @@ _NINETY: Final = 1.645
 @dataclass(frozen=True, slots=True)
 class HeadFit:
     """A head, and its scores, less one half, of each labeled image (n, k) without the images of its part: out of fold.
-    log_loss: of these, with its temperature."""
+    log_loss: of these, with its temperature. name: of what it sees, and of what it was taught by if not by labels."""
 
     head: LinearHead
     logits: Tensor
     log_loss: float
+    name: str
 
 
 def fit_head(pool: Pool, encoder: Encoder, fold: Tensor) -> HeadFit:
@@ -46,16 +47,45 @@ def fit_head(pool: Pool, encoder: Encoder, fold: Tensor) -> HeadFit:
     truth = pool.told[pool.labeled]
     balanced = not pool.multi_label
     ridge = fit_ridge(vectors, truth, balanced=balanced)
-    logits = left_out_scores(vectors, truth, fold, penalty=ridge.penalty, balanced=balanced) - 0.5
-    temperature = temperature_of(logits, truth > 0, multi_label=pool.multi_label)
+    unseen = left_out_scores(vectors, truth, fold, penalty=ridge.penalty, balanced=balanced)
+    return _head_fit(pool, encoder, ridge, unseen, encoder.name)
+
+
+#: Images that teach a head what is believed of them, at most; drawn evenly.
+_TAUGHT: Final = 20_000
+
+
+def taught_head(
+    pool: Pool, encoder: Encoder, vectors: Tensor, beliefs: Tensor, without: Sequence[Tensor], fold: Tensor
+) -> HeadFit:
+    """Ridge regression of what is believed of all m images, (m, k), on their vectors (m, d), which the encoder gives.
+    without: for each part of the labels, the same made without it.
+
+    What labels say of images by way of their neighbours, in a form that can be asked about any image. (cifar10, mean of
+    four draws: with 40 and 250 labels 37.7 and 56.6 % by a head of the labels, 46.4 and 59.3 by one that the graph has
+    taught, log loss 1.89 and 1.31, 1.53 and 1.25; with 1,000 labels the first has less.)
+    """
+    rows = torch.linspace(0, len(vectors) - 1, min(len(vectors), _TAUGHT), dtype=torch.float64).round().long()
+    unseen = torch.zeros(len(fold), len(pool.labels))
+    for part, believed in enumerate(without):
+        held = fold == part
+        unseen[held] = fit_ridge(vectors[rows], believed[rows]).scores(vectors[pool.labeled[held]])
+    ridge = fit_ridge(vectors[rows], beliefs[rows])
+    return _head_fit(pool, encoder, ridge, unseen, f"{encoder.name}, taught by the graph")
+
+
+def _head_fit(pool: Pool, encoder: Encoder, ridge: RidgeHead, unseen: Tensor, name: str) -> HeadFit:
+    """unseen: (n, k), scores of the labeled images by heads that have not seen their part."""
+    logits, truth = unseen - 0.5, pool.told[pool.labeled] > 0
+    temperature = temperature_of(logits, truth, multi_label=pool.multi_label)
     said = probabilities_of(logits, temperature, pool.multi_label)
-    loss = mean_log_loss(said, truth > 0, multi_label=pool.multi_label)
-    return HeadFit(LinearHead(encoder, ridge.mean, ridge.weights, ridge.intercept, temperature), logits, loss)
+    loss = mean_log_loss(said, truth, multi_label=pool.multi_label)
+    return HeadFit(LinearHead(encoder, ridge.mean, ridge.weights, ridge.intercept, temperature), logits, loss, name)
 
 
-def better_head(first: HeadFit, second: HeadFit) -> HeadFit:
-    """The one with less log loss out of fold."""
-    return min(first, second, key=lambda fit: fit.log_loss)
+def best_head(*heads: HeadFit) -> HeadFit:
+    """The one with the least log loss out of fold."""
+    return min(heads, key=lambda fit: fit.log_loss)
 
 
 #: Images on which it is timed.
