@@ -25,6 +25,7 @@ from engine.label.classifier import LinearHead
 from engine.label.clock import Clock
 from engine.label.labeling import auto_label, default_minutes
 from engine.label.losses import AGREEMENT_SIDES, VIEW_SIDES
+from engine.label.mirrored import mirrored
 from engine.label.opinions import HeadFit, Unfinished, _unseen, _weighed, best_head, taught_head
 from engine.label.pool import Pool
 from engine.label.results import Labeling, annotated
@@ -108,7 +109,7 @@ def test_the_head_of_accurate_may_rest_on_what_was_learned_without_labels(
     of_gradients, of_sight, taught = (fit.head.encoder for fit in heads)
     assert isinstance(of_sight, Embedding) and isinstance(of_sight.encoder, Sight) and of_sight.images == 27
     assert taught is of_sight and heads[2].name == f"{of_sight.name}, taught by the graph"
-    assert of_gradients == label(few, "fast").classifier.head.encoder == Gradients()  # type: ignore[attr-defined]
+    assert of_gradients == mirrored(Gradients(), (True, True)) == label(few, "fast").classifier.head.encoder  # type: ignore[union-attr]
     assert labeling.classifier.head is not None and torch.equal(
         labeling.classifier.head.weights, heads[which].head.weights
     )
