@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,13 +23,18 @@ from torch import nn
 from engine.dataset import Dataset, read_samples
 from engine.embeddings import Embedding, Gradients
 from engine.errors import InputError, Stopped, UsageError
+from engine.label.accurate import most_lessons
+from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import mean_log_loss
 from engine.label.classifier import LinearHead
 from engine.label.clock import Clock
+from engine.label.crossfit import Member, trained_member
 from engine.label.labeling import auto_label, default_minutes
 from engine.label.losses import AGREEMENT_SIDES, VIEW_SIDES
 from engine.label.mirrored import mirrored
+from engine.label.networks import Network
 from engine.label.opinions import HeadFit, Unfinished, _unseen, _weighed, best_head, taught_head
+from engine.label.plan import Plan, Settings, plan_for
 from engine.label.pool import Pool
 from engine.label.results import Labeling, annotated
 from engine.label.sight import Sight
@@ -35,6 +43,8 @@ from engine.label.training import Training, train
 from engine.models import model_digest
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.sources import Sources
+
+CPU = torch.device("cpu")
 
 
 def label(dataset: Dataset, algorithm_type: str = "fast", **options: object) -> Labeling:
@@ -116,6 +126,38 @@ def test_the_head_of_accurate_may_rest_on_what_was_learned_without_labels(
     assert labeling.choices["head"] == heads[which].name
 
 
+@pytest.mark.parametrize("by_networks", [False, True])
+def test_a_network_that_is_not_asked_is_not_begun_with(
+    few: Dataset, monkeypatch: pytest.MonkeyPatch, by_networks: bool
+) -> None:
+    before: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+    after: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+
+    def recorded(pool: Pool, plan: Plan, part: int, net: Network, *rest: Any, name: str, **options: Any) -> Member:
+        before[name, part] = {key: value.clone() for key, value in net.state_dict().items()}
+        member = trained_member(pool, plan, part, net, *rest, name=name, **options)
+        after[name, part] = member.network.state_dict()
+        return member
+
+    def asked(*given: Any) -> Beliefs:
+        return replace(with_networks(*given), by_networks=by_networks)
+
+    monkeypatch.setattr("engine.label.accurate.trained_member", recorded)
+    monkeypatch.setattr("engine.label.accurate.with_networks", asked)
+    label(few, "accurate")
+    expected = (after if by_networks else before)["labels", 0]
+    assert all(torch.equal(before["accurate", 0][key], value) for key, value in expected.items())
+    assert not torch.equal(before["labels", 0]["head.weight"], after["labels", 0]["head.weight"])
+
+
+def test_few_labels_are_not_looked_at_without_end() -> None:
+    told = torch.eye(2)[torch.arange(40) % 2]
+    pool = Pool(lambda rows: torch.zeros(len(rows), 3, 16, 16, dtype=torch.uint8), told, ("a", "b"), False, 16, CPU)
+    plan = plan_for(pool, Settings(), folds=2, members=2)
+    assert most_lessons(pool, plan) == math.ceil(300 * 40 / plan.batch)
+    assert most_lessons(pool, replace(plan, batch=1)) == 3_000
+
+
 def test_the_best_head_is_that_with_the_least_loss() -> None:
     def fit(loss: float) -> HeadFit:
         empty = torch.zeros(0)
@@ -133,7 +175,7 @@ def test_a_head_is_taught_what_is_believed_and_judged_by_what_it_has_not_seen() 
     )
     told = truth.clone()
     told[4:] = 0
-    pool = Pool(lambda rows: rows, told, ("a", "b"), False, 32, torch.device("cpu"))
+    pool = Pool(lambda rows: rows, told, ("a", "b"), False, 32, CPU)
     fold = torch.tensor([0, 0, 1, 1])
     good = taught_head(pool, Gradients(), vectors, truth, [truth, truth], fold)
     assert torch.equal(good.logits.argmax(dim=1), truth[:4].argmax(dim=1)) and good.log_loss < 0.3

@@ -35,9 +35,9 @@ _NONE: Final = -1
 @dataclass(frozen=True, slots=True)
 class Beliefs:
     """way: how they were made. without: for each part of the labels (m, k), made without it; where networks were asked,
-    of the parts that they have not seen. whole: (m, k), made with all labels; None where these networks would have to
-    be asked. losses: the log loss of each way on the parts that it had not seen. shares: (k,) of the classes, as among
-    the labels. by_networks: whether networks were asked."""
+    of the parts that they have not seen. whole: (m, k), made with all labels, of graphs. losses: the log loss of each
+    way on the parts that it had not seen. shares: (k,) of the classes, as among the labels. by_networks: whether they
+    speak for networks."""
 
     way: str
     without: tuple[Tensor, ...]
@@ -99,8 +99,7 @@ def with_networks(pool: Pool, plan: Plan, beliefs: Beliefs, said: Sequence[Tenso
     ways = {beliefs.way: graphs, NETWORKS: list(said), f"{NETWORKS} and {beliefs.way}": both}
     judged = {name: _judged(each, _held(pool, plan, each), known, multi_label) for name, each in ways.items()}
     found = _chosen(judged, beliefs.losses, beliefs.shares)
-    by_networks = found.way != beliefs.way
-    return replace(found, by_networks=by_networks, whole=None if by_networks else beliefs.whole)
+    return replace(found, by_networks=found.way != beliefs.way)
 
 
 @dataclass(frozen=True, slots=True)
