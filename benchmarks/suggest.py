@@ -9,8 +9,8 @@ score: its accuracy on all images that are not labeled. The trees are read in a 
 the class. Peers, written out below: random; margin (the least lead of the best class over the second; first round at
 random); coreset (k-center greedy, Sener and Savarese 2018); typiclust (`suggest` without probabilities).
 
-Recorded on 2 cores: cifar10 and three seeds of signs by the command above, by a version whose temperature came of single
-images left out; ten by --tree signs=FOLDER --seeds 10. signs: 2,062 photos of hands, 10 classes; cifar10:
+Recorded on 2 cores: cifar10 and three seeds of signs by the command above, with temperatures from single
+images left out, as before; ten by --tree signs=FOLDER --seeds 10. signs: 2,062 photos of hands, 10 classes; cifar10:
 20,000 of the training split. spread: standard deviation over the seeds.
 
     signs, 2,062 images, 20 labels a round, 10 seeds: accuracy in percent
