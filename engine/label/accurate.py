@@ -4,10 +4,10 @@ A network learns to tell images apart without any label (SimCLR); a closed-form 
 labels spread over a graph of neighbours in it, balanced as the classes are among the labels; what these believe of all
 images teaches another head. Networks that begin there are taught the labels. What the graph, and networks that are
 clearly better, believe of the unlabeled images is where consistency begins: each network learns to agree with its own
-averaged self on them. On labels that neither has seen the first network is held
-against itself as it was before: where it was clearly better then, this has not helped, and the rest of the time goes to
-the labels alone. With many labels and little time networks are taught the labels from scratch, as `fast` does it. Which
-beliefs begin, how much the networks and the head count: all decided out of fold.
+averaged self on them. On labels that neither has seen the first network is held against itself as it was taught before:
+where it was clearly better then, this has not helped, and the rest of the time goes to the labels alone. With many
+labels and little time networks are taught the labels from scratch, as `fast` does it. Which beliefs begin, how much the
+networks and the head count: all decided out of fold.
 """
 
 from __future__ import annotations
@@ -188,8 +188,8 @@ def _members(
     stage: Stage,
     watch: Watch,
 ) -> tuple[list[Member], dict[str, Any]]:
-    """The trained members, and what was chosen and why. teaching: share of the time for labels only, of
-    which a step takes teaching_seconds."""
+    """The trained members, and what was chosen and why. teaching: share of the time for labels only, of which a step
+    takes teaching_seconds."""
     consistency = clock.measured(lambda: _consistent_seconds(pool, plan, graph))
     asking = prediction_seconds(pool, plan, teaching_seconds(WHOLE))
 

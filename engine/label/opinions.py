@@ -66,11 +66,11 @@ def taught_head(
     taught, log loss 1.89 and 1.31, 1.53 and 1.25; with 1,000 labels the first has less.)
     """
     rows = torch.linspace(0, len(vectors) - 1, min(len(vectors), _TAUGHT), dtype=torch.float64).round().long()
-    unseen = torch.zeros(len(fold), len(pool.labels))
+    some, unseen = vectors[rows], torch.zeros(len(fold), len(pool.labels))
     for part, believed in enumerate(without):
         held = fold == part
-        unseen[held] = fit_ridge(vectors[rows], believed[rows]).scores(vectors[pool.labeled[held]])
-    ridge = fit_ridge(vectors[rows], beliefs[rows])
+        unseen[held] = fit_ridge(some, believed[rows]).scores(vectors[pool.labeled[held]])
+    ridge = fit_ridge(some, beliefs[rows])
     return _head_fit(pool, encoder, ridge, unseen, f"{encoder.name}, taught by the graph")
 
 
