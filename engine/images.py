@@ -124,6 +124,15 @@ def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, reduce: bool
             return _decode_opened(image, content, reduce)
 
 
+def decode_at(content: bytes, scale_of: Callable[[int, int], float], *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode an image that is shown at `scale_of(width, height)` of its full size: reduced where that shows all of it.
+    Raises ImageError as `decode_picture`."""
+    picture = decode_picture(content, max_pixels=max_pixels)
+    if picture.reduction > 1 and scale_of(picture.width, picture.height) * picture.reduction > 1:
+        return decode_picture(content, max_pixels=max_pixels, reduce=False)
+    return picture
+
+
 def reduction_for(width: int, height: int) -> int:
     """By how much a JPEG of this size is decoded smaller: 1, 2, 4 or 8 (see LEAST_SIDE, LEAST_AREA)."""
     short = min(width, height)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engine import features as measure
 from engine.errors import Failure, ImageError, Stopped
-from engine.images import MAX_PIXELS, NOTES, Pixels, decode_picture, digest_of, stream
+from engine.images import MAX_PIXELS, NOTES, Picture, Pixels, decode_at, decode_picture, digest_of, stream
 from engine.samples import Sample, Shape
 from engine.sources import Sources
 from engine.store import Store
@@ -36,7 +36,7 @@ COLUMNS: Final = tuple(measure.IMAGE_FEATURES)
 BOX_COLUMNS: Final = ("aspect_ratio", "area_share", "edge", "brightness", "clarity", "overlap")
 
 #: Part of a store's name: raise it when a number that the pass computes changes its meaning.
-VERSION: Final = 1
+VERSION: Final = 2
 
 _Numbers = npt.NDArray[np.float32]
 _HEAD: Final = np.dtype(
@@ -242,7 +242,11 @@ def _measure(key: bytes, content: bytes, boxes: _Numbers, side: int | None, max_
         found = measure.box_features(torch.from_numpy(boxes), picture.width, picture.height, pixels)
         head["boxes"], head["box_area_std"] = found.count, found.area_std
         of_boxes = torch.stack([getattr(found, name) for name in BOX_COLUMNS], 1).numpy()
-    thumbnail = resized(picture.rgb, side).tobytes() if side else b""
+    thumbnail = b""
+    if side and picture.reduction > 1 and side > min(picture.rgb.shape[:2]):
+        thumbnail = squared(content, side, max_pixels)[0].tobytes()
+    elif side:
+        thumbnail = resized(picture.rgb, side).tobytes()
     return _Measured(key, head, of_boxes.astype("<f4").tobytes() + thumbnail)
 
 
@@ -251,6 +255,12 @@ def _grid(rgb: Pixels) -> Pixels:
     step = max(1, round((rgb.shape[0] * rgb.shape[1]) ** 0.5 / GRID))
     grid = rgb[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1)
     return np.ascontiguousarray(grid).reshape(3, -1)
+
+
+def squared(content: bytes, side: int, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Picture]:
+    """The bytes of an image file -> (side, side, 3), and its picture. Raises ImageError."""
+    picture = decode_at(content, lambda width, height: side / min(width, height), max_pixels=max_pixels)
+    return resized(picture.rgb, side), picture
 
 
 def resized(rgb: Pixels, side: int) -> Pixels:

@@ -21,8 +21,9 @@ from engine.hard.among_boxes import with_sizes
 from engine.hard.asking import Said
 from engine.hard.boxes import boxes_of
 from engine.hard.config import HardConfig
+from engine.hard.crops import crops
 from engine.hard.marks import marked, marked_boxes
-from engine.hard.mining import Evidence
+from engine.hard.mining import Evidence, View
 from engine.hard.planted import label_errors, planted, share_wrong
 from engine.hard.questions import has_automatic_boxes, questions_of
 from engine.hard.search import find_hard_examples, search
@@ -302,6 +303,25 @@ def test_a_label_that_nobody_gave_is_no_mistake_of_people() -> None:
     assert found.choices["estimated_share_wrong"] < 0.1 and found.hard.mean() < 0.1
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_labels_in_a_row_are_held_against_those_that_people_gave(multi_label: bool) -> None:
+    """Frames of one scene, nearly all labeled alike: the odd one out, and frames that nobody labeled."""
+    n, chance = 300, generator_of("row")
+    vectors = torch.randn(n, 8, generator=chance)
+    vectors[:24] = torch.randn(1, 8, generator=chance) + 0.01 * vectors[:24]
+    told = torch.zeros(n, 2, dtype=torch.bool)
+    told[:, 0] = True
+    told[[4, 6, 50]] = False  # those beside frame 5 are unlabeled
+    told[20] = torch.tensor([False, True])
+    probabilities = torch.full((n, 2), 0.5)  # models know nothing
+    frames = Evidence(
+        probabilities, told, told, told.any(dim=1), multi_label, (View(vectors, torch.arange(0)),), sequences=[range(n)]
+    )
+    found = label_errors(frames, HardConfig(algo_config={"sequential_mining": 1.0}))
+    assert found.scores[4][5] == 0 and found.scores[4][20] > 0.9
+    assert found.coefficients[20] == found.coefficients.max() and found.coefficients[5] < 0.1
+
+
 def test_few_labels_and_weights_of_a_person() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
     few = Evidence.of_arrays(p, [0, 0, 1], given=[0, 0, 1])
@@ -390,6 +410,17 @@ def test_each_defect_of_boxes_has_its_reason(plate: Dataset) -> None:
     coefficients = done.found.coefficients[30:]
     assert coefficients.argmin() in (DEFECTS.index("fine"), DEFECTS.index("many"))  # offsets weigh little
     assert np.isfinite(done.found.coefficients).all()
+
+
+def test_boxes_are_cut_out_where_they_are_of_images_that_are_decoded_smaller(tmp_path: Path) -> None:
+    picture = np.zeros((600, 800, 3), np.uint8)
+    picture[300:400, 500:600] = 255
+    picture[:8, :8] = 255
+    cv2.imwrite(str(tmp_path / "large.jpg"), picture)
+    boxes = np.array([[500, 300, 600, 400], [250, 150, 300, 200], [0, 0, 8, 8], [0, 0, 800, 600]], np.float32)
+    for which, means in (([0, 1, 3], [255, 0, 5.3]), ([2], [255])):
+        (found,) = crops([tmp_path / "large.jpg"], [boxes[which]], side=32, threads=1)
+        assert found.float().mean(dim=(1, 2, 3)).numpy() == pytest.approx(means, abs=6)
 
 
 def test_sizes_of_boxes_stand_beside_what_is_inside() -> None:

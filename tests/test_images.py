@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError
-from engine.images import NOTES, _chunks, decode_picture, read_picture, reduction_for, stream
+from engine.images import NOTES, _chunks, decode_at, decode_picture, read_picture, reduction_for, stream
 
 #: 2 rows, 3 columns of 16-pixel squares, all of different colors, so that every turn shows.
 SQUARES = (
@@ -51,6 +51,15 @@ def test_every_orientation_comes_out_upright(format: str, orientation: int) -> N
     expected = turned(orientation)
     assert (picture.height, picture.width) == expected.shape[:2] == picture.rgb.shape[:2]
     assert np.abs(picture.rgb[8::16, 8::16].astype(int) - expected[8::16, 8::16]).max() <= 12
+
+
+def test_an_image_is_decoded_as_large_as_it_is_shown() -> None:
+    rng = np.random.default_rng(0)
+    content = encoded(Image.fromarray(rng.integers(0, 256, (800, 1000, 3), np.uint8)), "JPEG")
+    for scale, reduction in ((0.3, 2), (0.5, 2), (0.51, 1), (2.0, 1)):
+        picture = decode_at(content, lambda width, height, scale=scale: scale if width > height else 9.0)
+        assert (picture.reduction, picture.width, picture.height) == (reduction, 1000, 800)
+        assert picture.rgb.shape[:2] == (800 // reduction, 1000 // reduction)
 
 
 GREY = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))

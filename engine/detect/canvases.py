@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engine.detect.network import CELL
 from engine.errors import Failure, ImageError, Stopped
-from engine.images import NOTES, Picture, Pixels, decode_picture, digest_of, stream
+from engine.images import NOTES, Picture, Pixels, decode_at, digest_of, stream
 from engine.samples import Sample
 from engine.sources import Sources
 from engine.store import Store
@@ -62,9 +62,7 @@ class Canvas:
 
     def of(self, content: bytes, max_pixels: int) -> tuple[Pixels, Picture]:
         """The canvas of the bytes of an image file, and its picture. Raises ImageError."""
-        picture = decode_picture(content, max_pixels=max_pixels)
-        if picture.reduction > 1 and self.scale(picture.width, picture.height) * picture.reduction > 1:
-            picture = decode_picture(content, max_pixels=max_pixels, reduce=False)  # it was decoded too small
+        picture = decode_at(content, self.scale, max_pixels=max_pixels)
         return self.holding(picture.rgb, picture.width, picture.height), picture
 
 

@@ -27,7 +27,7 @@ from engine.errors import ImageError, Stopped
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.operators import PLACES
 from engine.hard.reasons import OPERATORS
-from engine.images import Pixels, decode_picture, stream
+from engine.images import Pixels, decode_at, stream
 from engine.predictions import Predictor
 
 #: A box that is found on an altered image is the same from this overlap on; one that overlaps none so much is new.
@@ -163,10 +163,9 @@ class _Look:
             raws = decoded(self._seen(network, ALTERATIONS[name](x))[2])
             for at, ((number, boxes, place), raw) in enumerate(zip(whose, raws, strict=True)):
                 raw = raw.cpu()
-                found = mapped_back(raw.xyxy.float(), name, x.shape[3], x.shape[2])
-                sure = self._sure(raw)
-                own = self._images[number]
-                change, unseen = changes(boxes, own.classes, before[at], found, raw.classes, sure)
+                own, sure = self._images[number], self._sure(raw)
+                found = back_on(raw.xyxy.float(), raw.classes, sure, name, x.shape[3], x.shape[2])
+                change, unseen = changes(boxes, own.classes, before[at], *found)
                 change[~still_there(boxes, name, x.shape[3], x.shape[2])] = torch.nan
                 self._changes[OPERATORS[name]][place] = change
                 new[at] += unseen / len(self._operators)
@@ -206,7 +205,7 @@ def box_changes(
     found = {OPERATORS[name]: torch.full((int(first[-1]),), torch.nan) for name in operators}
 
     def work(at: int, content: bytes) -> tuple[Pixels, float]:
-        picture = decode_picture(content, max_pixels=max_pixels)
+        picture = decode_at(content, lambda *size: detector.side / max(size), max_pixels=max_pixels)
         pixels = _shrunk(picture.rgb, detector.side)
         return pixels, pixels.shape[1] / picture.width
 
@@ -251,7 +250,7 @@ def _changed(
     before = as_sure(boxes, own.classes, own.scores, *plain)
     result = {}
     for name, (xyxy, classes, sure) in zip(operators, altered, strict=True):
-        change, _ = changes(boxes, own.classes, before, mapped_back(xyxy, name, width, height), classes, sure)
+        change, _ = changes(boxes, own.classes, before, *back_on(xyxy, classes, sure, name, width, height))
         change[~still_there(boxes, name, width, height)] = torch.nan
         result[OPERATORS[name]] = change
     return result
@@ -279,6 +278,16 @@ def mapped_back(xyxy: Tensor, operator: str, width: int, height: int) -> Tensor:
     y = d * middle[:, 0] + e * middle[:, 1] + f
     back = torch.stack([x, y], dim=1) * half + half
     return torch.cat([back - size / 2, back + size / 2], dim=1)
+
+
+def back_on(
+    xyxy: Tensor, classes: Tensor, sure: Tensor, operator: str, width: int, height: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What was found on an altered image, `mapped_back`; not what lies beyond the image, where it is shown mirrored."""
+    back = mapped_back(xyxy, operator, width, height)
+    middle = (back[:, :2] + back[:, 2:]) / 2
+    there = ((middle >= 0) & (middle <= torch.tensor([width, height]))).all(dim=1)
+    return back[there], classes[there], sure[there]
 
 
 def still_there(xyxy: Tensor, operator: str, width: int, height: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import ImageError, Stopped
-from engine.images import MAX_PIXELS, Pixels, decode_picture, stream
+from engine.images import MAX_PIXELS, Pixels, decode_at, stream
 from engine.survey import resized
 
 
@@ -26,12 +26,14 @@ def crops(
 ) -> Iterator[Tensor]:
     """Of each file the insides of its boxes, (m, 4) xyxy pixels: batches (B, 3, side, side) uint8, file after file.
 
-    A box is cut at the border of its image, and is one pixel at least. Of a file that cannot be read any more the
-    insides are black. Raises Stopped once `stopped()` says so.
+    boxes: in pixels of the whole images. One is cut at the border of its image, and is one pixel at least. Of a file
+    that cannot be read any more the insides are black. Raises Stopped once `stopped()` says so.
     """
 
     def work(at: int, content: bytes) -> npt.NDArray[np.uint8]:
-        return _inside(decode_picture(content, max_pixels=max_pixels).rgb, boxes[at], side)
+        smallest = (boxes[at][:, 2:] - boxes[at][:, :2]).min(initial=np.inf)
+        picture = decode_at(content, lambda width, height: side / max(1.0, smallest), max_pixels=max_pixels)
+        return _inside(picture.rgb, boxes[at] * np.float32(picture.rgb.shape[1] / picture.width), side)
 
     done = 0
     for batch in stream(paths, work, threads=threads):

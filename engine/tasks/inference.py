@@ -17,14 +17,14 @@ from torch import Tensor
 from engine.detect.detector import BoxDetector
 from engine.detect.results import Detection
 from engine.files import atomic_writer
-from engine.images import MAX_PIXELS, Picture, decode_picture
+from engine.images import MAX_PIXELS
 from engine.label.classifier import Classifier
 from engine.label.results import Labeling
 from engine.models import AnyModel, ForeignClassifier, ForeignDetector
-from engine.models.foreign.placing import fitted, placed
+from engine.models.foreign.placing import seen_by
 from engine.predictions import Boxes
 from engine.samples import Sample
-from engine.survey import resized
+from engine.survey import squared
 
 INFERENCE_NAME: Final = "inference.jsonl"
 _DIGITS: Final = 6
@@ -64,30 +64,25 @@ def image_answer(
         xyxy, classes, sure = model.boxes(raw.cpu(), scale, picture.width, picture.height)
         given = sure >= torch.tensor(model.thresholds)[classes]
         boxes = Boxes(xyxy[given], sure[given], classes[given])
+    elif isinstance(model, ForeignDetector):
+        seen, place, picture = seen_by(model.form.input, content, max_pixels)
+        (found,) = model.boxes(seen[None], [place], [(picture.width, picture.height)])
+        likely = found.scores >= model.form.score_threshold
+        boxes = Boxes(found.xyxy[likely], found.scores[likely], found.classes[likely])
     else:
-        picture = decode_picture(content, max_pixels=max_pixels)
-        if isinstance(model, ForeignDetector):
-            place = placed(model.form.input, picture.width, picture.height)
-            seen = fitted(model.form.input, picture.rgb, place, picture.width, picture.height)
-            (found,) = model.boxes(seen[None], [place], [(picture.width, picture.height)])
-            likely = found.scores >= model.form.score_threshold
-            boxes = Boxes(found.xyxy[likely], found.scores[likely], found.classes[likely])
-        else:
-            return _of_classes(model, picture)
+        return _of_classes(model, content, max_pixels)
     size = (picture.width, picture.height)
     lowest = float(boxes.scores.min()) if len(boxes.scores) else None
     return detection_answer(model.labels, boxes), size, lowest
 
 
 def _of_classes(
-    model: Classifier | ForeignClassifier, picture: Picture
+    model: Classifier | ForeignClassifier, content: bytes, max_pixels: int
 ) -> tuple[dict[str, Any], tuple[int, int], float | None]:
     if isinstance(model, ForeignClassifier):
-        given = model.form.input
-        place = placed(given, picture.width, picture.height)
-        seen = fitted(given, picture.rgb, place, picture.width, picture.height)
+        seen, _, picture = seen_by(model.form.input, content, max_pixels)
     else:
-        seen = resized(picture.rgb, model.image_size)
+        seen, picture = squared(content, model.image_size, max_pixels)
     said = model.probabilities(torch.from_numpy(seen).permute(2, 0, 1)[None])[0].cpu().numpy()
     return classification_answer(model.labels, said), (picture.width, picture.height), float(said.max())
 

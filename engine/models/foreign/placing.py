@@ -1,8 +1,8 @@
 """What goes into the graph of a model from elsewhere: images brought to its size, in its colors and numbers.
 
-In: RGB of any size, (h, w, 3) uint8, or a batch that has the size already, (B, 3, height, width) float in [0, 1]. Out:
-what the graph sees, the place of the image on it, and the array that it takes. Knows nothing of graphs, or of what they
-say.
+In: files, RGB of any size, (h, w, 3) uint8, or a batch that has the size already, (B, 3, height, width) float in [0,
+1]. Out: what the graph sees, the place of the image on it, and the array that it takes. Knows nothing of graphs, or of
+what they say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.images import Pixels
+from engine.images import MAX_PIXELS, Picture, Pixels, decode_at
 from engine.models.foreign.forms import ForeignInput
 
 #: What is left free around an image that is padded.
@@ -43,6 +43,19 @@ def placed(given: ForeignInput, width: int, height: int) -> Placed:
         return Placed(scale, scale, (given.width - scale * width) / 2, (given.height - scale * height) / 2)
     wide, tall = (max(1, round(min(x, y) * side)) for side in (width, height))
     return Placed(wide / width, tall / height, (given.width - wide) // 2, (given.height - tall) // 2)
+
+
+def seen_by(given: ForeignInput, content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, Placed, Picture]:
+    """The bytes of an image file -> what the graph sees, (height, width, 3), the place of the image on it, and its
+    picture. Raises ImageError."""
+
+    def scale_of(width: int, height: int) -> float:
+        place = placed(given, width, height)
+        return max(place.scale_x, place.scale_y)
+
+    picture = decode_at(content, scale_of, max_pixels=max_pixels)
+    place = placed(given, picture.width, picture.height)
+    return fitted(given, picture.rgb, place, picture.width, picture.height), place, picture
 
 
 def fitted(given: ForeignInput, rgb: Pixels, place: Placed, width: int, height: int) -> Pixels:
