@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,14 +22,14 @@ from torch import Tensor
 
 from engine.dataset import Dataset
 from engine.detect.canvases import asked_files
-from engine.detect.detecting import found_boxes
+from engine.detect.detecting import OnImage, converted_in_words, found_boxes
 from engine.detect.detector import BoxDetector
 from engine.detect.held_out import held_out_scores as held_out_box_scores
 from engine.detect.results import NOBODY, Detection
 from engine.detect.sketches import fitted as fitted_sketches
 from engine.detect.sketches import sketches_of, with_columns
 from engine.errors import Failure, InputError, Stopped, UsageError
-from engine.images import MAX_PIXELS, Pixels, decode_picture
+from engine.images import MAX_PIXELS, Pixels
 from engine.label.classifier import Classifier
 from engine.label.opinions import held_out_scores
 from engine.label.plan import Stage
@@ -37,7 +38,7 @@ from engine.label.targets import Targets, targets_of
 from engine.models.foreign.classifier import ForeignClassifier
 from engine.models.foreign.detector import ForeignDetector
 from engine.models.foreign.forms import ForeignInput
-from engine.models.foreign.placing import Placed, fitted, placed
+from engine.models.foreign.placing import Placed, seen_by
 from engine.predictions import Boxes
 from engine.samples import Sample
 from engine.sources import Sources
@@ -56,7 +57,7 @@ _LEAST_CONFIDENCE: Final = 0.02
 #: No confidence is so high: no box of a label that the model does not know is given.
 _NEVER: Final = 2.0
 
-_Seen = tuple[Pixels, Placed, tuple[int, int]]
+_Seen = tuple[Pixels, Placed, tuple[int, int], str]
 _Found = TypeVar("_Found")
 
 
@@ -173,7 +174,7 @@ def _of_files(
     failed: dict[int, Failure] = {}
 
     def ask(seen: list[_Seen]) -> list[Tensor]:
-        images = torch.from_numpy(np.stack([pixels for pixels, _, _ in seen])).permute(0, 3, 1, 2)
+        images = torch.from_numpy(np.stack([pixels for pixels, *_ in seen])).permute(0, 3, 1, 2)
         return list(model.probabilities(images))
 
     for row, each in _through(
@@ -214,13 +215,14 @@ def pre_detect(
     candidates: list[Boxes | None] = [None] * len(samples)
     sizes = np.zeros((len(samples), 2), np.int64)
     failures: list[Failure] = []
+    converted: Counter[str] = Counter()
     advance = stage(LABELING, len(rows))
     if isinstance(model, BoxDetector):
         found = found_boxes(
             samples,
             sources,
             rows,
-            model,
+            replace(model, thresholds=tuple(known)),
             threads=threads or os.cpu_count() or 1,
             device=device or torch.device("cpu"),
             max_pixels=max_pixels,
@@ -233,7 +235,8 @@ def pre_detect(
         if isinstance(each, Failure):
             failures.append(each)
         else:
-            candidates[row], sizes[row] = each
+            candidates[row], sizes[row] = each.boxes, each.size
+            converted[each.note] += bool(each.note)
     _check_unlabeled(sum(candidates[row] is not None for row in free))
     fit = fitted_sketches(drawn, samples, sizes)
     sketches = with_columns(fit.sketches, labels)
@@ -257,7 +260,7 @@ def pre_detect(
         model if isinstance(model, BoxDetector) else None,
         choices,
         tuple(dict.fromkeys([*failures, *fit.failures])),
-        tuple(_strangers(drawn.labels, model.labels)),
+        (*_strangers(drawn.labels, model.labels), *converted_in_words(+converted)),
     )
 
 
@@ -271,17 +274,17 @@ def _foreign_boxes(
     max_pixels: int,
     advance: Callable[[int], None],
     stopped: Callable[[], bool],
-) -> Iterator[tuple[int, tuple[Boxes, tuple[int, int]] | Failure]]:
+) -> Iterator[tuple[int, OnImage | Failure]]:
     """What a detector from elsewhere finds, as `found_boxes` tells it."""
     least = min(_LEAST_CONFIDENCE, *thresholds)
 
-    def ask(seen: list[_Seen]) -> list[tuple[Boxes, tuple[int, int]]]:
-        pixels, places, sizes = (list(each) for each in zip(*seen, strict=True))
+    def ask(seen: list[_Seen]) -> list[OnImage]:
+        pixels, places, sizes, notes = (list(each) for each in zip(*seen, strict=True))
         found = model.boxes(np.stack(pixels), places, sizes)
         likely = [boxes.scores >= least for boxes in found]
         return [
-            (Boxes(boxes.xyxy[of], boxes.scores[of], boxes.classes[of]), size)
-            for boxes, of, size in zip(found, likely, sizes, strict=True)
+            OnImage(Boxes(boxes.xyxy[of], boxes.scores[of], boxes.classes[of]), size, note)
+            for boxes, of, size, note in zip(found, likely, sizes, notes, strict=True)
         ]
 
     return _through(samples, sources, rows, model.form.input, ask, threads, max_pixels, advance, stopped)
@@ -301,12 +304,8 @@ def _through(
     """What a graph from elsewhere says of the files of the samples at these rows, seen as it wants to see them."""
 
     def work(at: int, content: bytes) -> _Seen:
-        picture = decode_picture(content, max_pixels=max_pixels)
-        place = placed(given, picture.width, picture.height)
-        if picture.reduction > 1 and max(place.scale_x, place.scale_y) * picture.reduction > 1:
-            picture = decode_picture(content, max_pixels=max_pixels, reduce=False)  # it was decoded too small
-        seen = fitted(given, picture.rgb, place, picture.width, picture.height)
-        return seen, place, (picture.width, picture.height)
+        seen, place, picture = seen_by(given, content, max_pixels)
+        return seen, place, (picture.width, picture.height), picture.note
 
     threads = threads or os.cpu_count() or 1
     return asked_files(

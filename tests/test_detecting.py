@@ -28,7 +28,7 @@ from engine.detect.trunk import read_trunk, widths_of
 from engine.embeddings import IMAGENET_MEAN, IMAGENET_STD
 from engine.errors import Failure, InputError, Stopped, UsageError
 from engine.hard.box_errors import box_label_errors
-from engine.hard.box_look import as_sure, changes, mapped_back, still_there
+from engine.hard.box_look import as_sure, back_on, changes, mapped_back, still_there
 from engine.hard.detected import hard_detections
 from engine.hard.marks import marked_boxes
 from engine.hard.operators import OPERATORS, PLACES
@@ -400,7 +400,8 @@ def test_a_detector_is_kept_and_loaded_to_the_bit(learned: Learned, tmp_path: Pa
         assert not isinstance(one, Failure) and not isinstance(other, Failure)
         kept = detection.candidates[row]
         assert kept is not None
-        assert torch.equal(one[0].xyxy, other[0].xyxy) and torch.equal(one[0].scores, kept.scores)
+        assert torch.equal(one.boxes.xyxy, other.boxes.xyxy)
+        assert torch.equal(one.boxes.scores, kept.scores)
     with pytest.raises(InputError, match="must be a model of image_classification, got one of object_detection"):
         load_model(folder)
     assert main(["models", "show", str(folder)]) == 0
@@ -454,6 +455,18 @@ def test_places_on_an_altered_image_are_mapped_back(operator: str) -> None:
     slanted = 3.0 if operator == "shear" else 1.5
     assert back.tolist() == pytest.approx([40, 24, 56, 34], abs=slanted)
     assert still_there(torch.tensor([[40.0, 24, 56, 34]]), operator, width, height).all()
+
+
+@pytest.mark.parametrize("operator", sorted(PLACES))
+def test_what_is_shown_mirrored_beyond_the_image_is_not_found_on_it(operator: str) -> None:
+    xs, ys = torch.meshgrid(torch.arange(0.0, 96, 8), torch.arange(0.0, 64, 8), indexing="ij")
+    boxes = torch.stack([xs, ys, xs + 8, ys + 8], dim=-1).reshape(-1, 4)
+    numbers = torch.arange(len(boxes))
+    back, classes, sure = back_on(boxes, numbers, numbers / 100, operator, 96, 64)
+    middles = (back[:, :2] + back[:, 2:]) / 2
+    assert bool(((middles >= 0) & (middles <= torch.tensor([96, 64]))).all())
+    assert torch.equal(back, mapped_back(boxes, operator, 96, 64)[classes]) and torch.equal(sure, classes / 100)
+    assert (len(back) == len(boxes)) == (operator in ("fliplr", "flipud", "crop"))
 
 
 def test_what_lies_outside_an_altered_image_is_not_asked_about() -> None:
@@ -830,9 +843,82 @@ def test_boxes_are_drawn_where_they_are_on_pictures_that_were_decoded_smaller(tm
 
 @pytest.mark.parametrize(("steps", "fast", "accurate"), [(90, 1, 1), (1_300, 2, 1), (2_100, 3, 2), (90_000, 3, 3)])
 def test_as_many_networks_as_there_is_time_for(tmp_path: Path, steps: float, fast: int, accurate: int) -> None:
-    assert members_for("fast", steps, tmp_path / "fast") == fast
-    assert members_for("accurate", steps, tmp_path / "accurate") == accurate
-    assert members_for("fast", 1, tmp_path / "fast") == fast  # a run that goes on decides the same
+    assert members_for("fast", lambda members: steps, tmp_path / "fast") == fast
+    assert members_for("accurate", lambda members: steps, tmp_path / "accurate") == accurate
+    for later in (lambda members: 1.0, None):  # a run that goes on decides the same
+        assert members_for("fast", later, tmp_path / "fast") == fast
+    assert members_for("fast", None, tmp_path / "other") == 3  # nobody knows how long a step takes
+
+
+def test_networks_have_to_find_the_time_to_label(tmp_path: Path) -> None:
+    assert members_for("fast", lambda members: 1_900 - 50 * members, tmp_path / "few") == 2
+    assert members_for("fast", lambda members: 1_900 - 500 * members, tmp_path / "many") == 1
+
+
+def test_time_to_look_at_all_images_is_added_to_what_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, _ = scenes(tmp_path, 10, 2)
+    usual = quick(dataset).choices["minutes"]
+    monkeypatch.setattr("engine.detect.detecting._labeling_seconds", lambda *given: 600.0)
+    notes: list[str] = []
+    assert quick(dataset, note=notes.append).choices["minutes"] == pytest.approx(usual + 10)
+    assert quick(dataset, minutes=1.0, note=notes.append).choices["minutes"] == 1.0
+    assert len(notes) == 3 and "9.5 minutes more" in notes[-1]
+
+
+def test_unlabeled_images_are_looked_at_only_where_somebody_wants_them(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path, 10, 2)
+    notes: list[str] = []
+    found = quick(dataset, rest=False, note=notes.append)
+    assert found.candidates[10:] == (None, None) and not found.automatic.any()
+    assert sum(each is not None for each in found.candidates) > 0
+    assert notes[0].startswith("fast: 2 labels, 10 labeled images")
+
+
+def test_a_name_that_no_file_can_have_is_a_failure(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path, 10, 2)
+    long = f"{'a' * 300}.png"
+    found = quick(dataset.with_samples([*dataset.samples, Sample(long)]))
+    assert [failure.source for failure in found.failures] == [long] and found.automatic[10:].tolist() == [1, 1, 0]
+
+
+def test_what_was_converted_is_told_of_unlabeled_images_too(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path, 10, 2)
+    wide = np.full((SIZE[1], SIZE[0]), 30_000, np.uint16)
+    cv2.imwrite(str(tmp_path / "011.png"), wide)
+    cv2.imwrite(str(tmp_path / "000.png"), wide)
+    found = quick(dataset)
+    assert found.notes[-1] == "2 images: more than 8 bits a channel scaled to 8"
+    told = pre_detect(dataset, found.detector, threads=1)
+    assert told.notes[-1] == found.notes[-1]
+    assert quick(dataset, "accurate").notes[-1] == found.notes[-1]
+
+
+def test_a_run_that_goes_on_has_as_many_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the steps are given, and the precision, once chosen, is not timed again."""
+    dataset, _ = scenes(tmp_path / "few", 10, 2)
+    monkeypatch.setattr("engine.detect.detecting._WORTH", {"fast": 10**9})
+    options = {"precision": "auto", "networks": None, "folder": tmp_path / "cache"}
+    first, again = (quick(dataset, **options).detector for _ in range(2))
+    assert len(first.networks) == len(again.networks) == 1
+
+
+@pytest.mark.slow
+def test_boxes_are_held_against_people_s_by_one_network_too(tmp_path: Path) -> None:
+    """It has learned from most labeled images, and judges the few others."""
+    dataset, _ = scenes(tmp_path / "few", 20, 4)
+    detection = quick(dataset, networks=1, steps=(40,), score_threshold=0.0)
+    samples = annotated(dataset.samples, detection, time=datetime(2026, 1, 2))
+    found, _ = hard_detections(samples, detection, sources=dataset.sources, folder=tmp_path / "cache", threads=1)
+    assert detection.automatic[20:].all()
+    assert all(np.isfinite(found.scores[number][20:]).all() for number in (2, 3, 30))
+
+
+@pytest.mark.slow
+def test_a_threshold_of_0_gives_whatever_a_detector_says(learned: Learned) -> None:
+    dataset, _, detection = learned
+    told = pre_detect(dataset, detection.detector, score_threshold=0.0, threads=1)
+    least = min(float(boxes.scores.min()) for boxes in told.candidates if boxes is not None and len(boxes.scores))
+    assert least < 0.02
 
 
 def test_a_short_budget_trains_one_network_to_its_end(tmp_path: Path) -> None:

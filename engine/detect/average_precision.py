@@ -53,6 +53,7 @@ def box_scores(found: Sequence[Found], truth: Sequence[Found], outputs: int) -> 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
         theirs = COCO()
         theirs.dataset = {
+            "info": {},  # which some of its versions ask for
             "images": [{"id": at + 1} for at in range(len(truth))],
             "categories": [{"id": c + 1} for c in range(outputs)],
             "annotations": _annotations(truth, scored=False),

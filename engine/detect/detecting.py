@@ -11,7 +11,9 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -37,7 +39,7 @@ from engine.detect.trunk import Trunk
 from engine.errors import Failure, Stopped, UsageError
 from engine.files import write_text
 from engine.images import MAX_PIXELS, Pixels
-from engine.label.clock import Clock
+from engine.label.clock import Clock, overrun_in_words
 from engine.label.crossfit import NOT_COMPILED
 from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, check_lengths, unbroken
 from engine.label.plan import Stage
@@ -83,6 +85,7 @@ def auto_detect(
     folder: Path | None = None,
     reserve: float = 0.0,
     looks: int = 0,
+    rest: bool = True,
     stage: Stage = lambda name, total: lambda done: None,
     note: Callable[[str], None] = lambda line: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -91,17 +94,18 @@ def auto_detect(
     learning, object detection).
 
     algorithm_type: `fast` learns from labeled images only, `accurate` from all. minutes: for everything; None chooses
-    by the number of images and the device. steps: of each training in its order instead, the last one again and again;
-    with the same seed, machine, precision and networks they repeat a result exactly, whatever the time.
-    epochs: another way to say steps: in each training as many as a network needs to see every labeled image so often.
-    min_per_class: images that each label needs. least_unlabeled: images that must be left to label. image_size: longer
-    side of what networks see, in pixels; None chooses it by the boxes. networks: how many are trained; None: as many as
-    there is time for, three at most. trunk: one that was trained, to begin with (`read_trunk`); None: from scratch.
-    precision: auto times bfloat16 against float32. compiled: whether networks are (torch.compile). score_threshold:
-    confidence from which on boxes are given, instead of one a class that is best by F1. folder: keeps checkpoints, for
-    a call that goes on; None: a temporary one. reserve: seconds of `minutes` that the caller needs afterwards, beside
-    `looks` at every image by one network. stage: called with the name and the total of each stage, gives what to call
-    with the number done. note: told at once what a person should know.
+    by the labels and the device, and by how long it takes to look at all images. steps: of each training in its order
+    instead, the last one again and again; with the same seed, machine, precision and networks they repeat a result
+    exactly, whatever the time. epochs: another way to say steps: in each training as many as a network needs to see
+    every labeled image so often. min_per_class: images that each label needs. least_unlabeled: images that must be left
+    to label. image_size: longer side of what networks see, in pixels; None chooses it by the boxes. networks: how many
+    are trained; None: as many as there is time for, three at most. trunk: one that was trained, to begin with
+    (`read_trunk`); None: from scratch. precision: auto times bfloat16 against float32. compiled: whether networks are
+    (torch.compile). score_threshold: confidence from which on boxes are given, instead of one a class that is best by
+    F1. folder: keeps checkpoints, for a call that goes on; None: a temporary one. reserve: seconds of `minutes` that
+    the caller needs afterwards, beside `looks` at every image by one network. rest: whether boxes are found on
+    unlabeled images, too. stage: called with the name and the total of each stage, gives what to call with the number
+    done. note: told at once what a person should know.
 
     Raises InputError when the rules of the specification are not kept (each label on five images, something unlabeled),
     UsageError for an option out of range; once `stopped()` says so, Stopped, and from training on Unfinished with the
@@ -116,7 +120,7 @@ def auto_detect(
     drawn = sketches_of(samples)
     rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least_unlabeled)
     unlabeled = [row for row, sample in enumerate(samples) if sample.is_image and not drawn.by_people[row]]
-    there = sum(path.is_file() for _, path in located_images(samples, sources, unlabeled)[0])
+    there = sum(os.path.isfile(path) for _, path in located_images(samples, sources, unlabeled)[0])  # and no error
     rules(drawn, there)
     canvas, notes = canvas_for(samples, sources, drawn, device, image_size)
 
@@ -143,7 +147,7 @@ def auto_detect(
         sketches = fit.sketches
         rules(sketches, there)
         pool = pool_of(canvases, sketches, device)
-        minutes = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
+        training_minutes = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
         digest = _digest(samples, sketches)
         seen = (digest, canvases.digest)
         asked: tuple[object, ...] = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
@@ -152,17 +156,26 @@ def auto_detect(
         work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)
-        clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
+        clock = Clock(60 * training_minutes, began, tuple(steps), work / "steps.json", reserve)
         if epochs:
             clock.given = (math.ceil(epochs * len(pool.labeled) / (batch_size or BATCH)),)
         advance = stage("looking at labeled images", len(pool.labeled))
         plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS[algorithm_type])
         plan, step_seconds = _with_precision(pool, plan, precision, clock, work / "precision")
-        if networks is None and step_seconds:
-            plan = with_members(plan, members_for(algorithm_type, clock.left / step_seconds, work / "networks"))
-        clock.reserve += _labeling_seconds(pool, plan, step_seconds, len(unlabeled), looks)
+        asked_of = unlabeled if rest else []
+        labeling = partial(_labeling_seconds, pool, plan, step_seconds, len(asked_of), looks)
+        if minutes is None:  # what is chosen by the labels is for learning
+            clock.learning = max(clock.seconds - reserve, clock.seconds / 2)
+            clock.seconds += labeling(plan.members)
+        if networks is None:
+            time_for = partial(_time_for, clock, labeling, step_seconds) if step_seconds else None
+            plan = with_members(plan, members_for(algorithm_type, time_for, work / "networks"))
+        clock.reserve += labeling(plan.members)
         advance(len(pool.labeled))
-        note(_plan_in_words(algorithm_type, minutes, clock.given, pool, len(unlabeled), canvas))
+        minutes = minutes or round(clock.seconds / 60, 1)
+        note(_plan_in_words(algorithm_type, minutes, clock.given, pool, len(asked_of), canvas))
+        if clock.overrun:
+            note(overrun_in_words(clock))
         learn = fast if algorithm_type == "fast" else accurate
         try:
             watch = Watch(stopped=stopped, folder=work, saved=clock.keep)
@@ -174,14 +187,18 @@ def auto_detect(
         judges = np.full(len(samples), -1, np.int64)
         judges[canvases.index[pool.labeled.numpy()]] = verdict.judge.numpy()
         failures = [*canvases.failures, *fit.failures]
+        converted = Counter(canvases.notes)
+        known = set(canvases.index.tolist())
         asking = partial(found_boxes, threads=threads, device=device, max_pixels=max_pixels, stopped=stopped)
         try:
-            advance = stage(LABELING, len(unlabeled))
-            for row, found in asking(samples, sources, unlabeled, detector, progress=advance):
+            advance = stage(LABELING, len(asked_of))
+            for row, found in asking(samples, sources, asked_of, detector, progress=advance):
                 if isinstance(found, Failure):
                     failures.append(found)
-                else:
-                    candidates[row], sizes[row] = found
+                    continue
+                candidates[row], sizes[row] = found.boxes, found.size
+                if found.note and row not in known:
+                    converted[found.note] += 1
         except Stopped as error:  # the model is there, and is not to be lost
             raise Unfinished(str(error), verdict) from None
     choices = {
@@ -202,8 +219,18 @@ def auto_detect(
         detector,
         choices,
         _once(failures),
-        (*notes, *_notes(drawn, sketches), *_converted(canvases)),
+        (*notes, *_notes(drawn, sketches), *converted_in_words(converted)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class OnImage:
+    """What was found on an image. boxes: by confidence from high to low. size: its width and height in pixels. note:
+    what had to be converted, one of `images.NOTES`."""
+
+    boxes: Boxes
+    size: tuple[int, int]
+    note: str = ""
 
 
 def found_boxes(
@@ -217,20 +244,19 @@ def found_boxes(
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], None] = lambda done: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[int, tuple[Boxes, tuple[int, int]] | Failure]]:
-    """What a detector finds on the images of the samples at these rows, one by one: likely boxes, more than are given,
-    and the width and height of the image; or a failure. Files are read as it goes. Raises Stopped once `stopped()` says
-    so."""
+) -> Iterator[tuple[int, OnImage | Failure]]:
+    """What a detector finds on the images of the samples at these rows, one by one: likely boxes, more than are given;
+    or a failure. Files are read as it goes. Raises Stopped once `stopped()` says so."""
 
-    def work(at: int, content: bytes) -> tuple[Pixels, int, int]:
+    def work(at: int, content: bytes) -> tuple[Pixels, int, int, str]:
         pixels, picture = detector.canvas.of(content, max_pixels)
-        return pixels, picture.width, picture.height
+        return pixels, picture.width, picture.height, picture.note
 
-    def ask(seen: list[tuple[Pixels, int, int]]) -> Iterator[tuple[Boxes, tuple[int, int]]]:
-        pixels = torch.from_numpy(np.stack([each for each, _, _ in seen])).permute(0, 3, 1, 2)
-        for (_, width, height), raw in zip(seen, detector.raw(pixels.to(device)), strict=True):
+    def ask(seen: list[tuple[Pixels, int, int, str]]) -> Iterator[OnImage]:
+        pixels = torch.from_numpy(np.stack([each for each, *_ in seen])).permute(0, 3, 1, 2)
+        for (_, width, height, converted), raw in zip(seen, detector.raw(pixels.to(device)), strict=True):
             boxes = _likely(detector, raw.cpu(), detector.canvas.scale(width, height), width, height)
-            yield boxes, (width, height)
+            yield OnImage(boxes, (width, height), converted)
 
     return asked_files(
         samples, sources, rows, work, ask, batch=BATCH, threads=threads, progress=progress, stopped=stopped
@@ -293,22 +319,32 @@ def _with_precision(pool: BoxPool, plan: BoxPlan, precision: str, clock: Clock, 
 _WORTH: Final = {"fast": 600, "accurate": 1000}
 
 
-def members_for(algorithm_type: str, steps: float, file: Path) -> int:
-    """How many networks there is time for; kept in the file for a run that goes on."""
+def members_for(algorithm_type: str, steps: Callable[[int], float] | None, file: Path) -> int:
+    """How many networks there is time for; kept in the file for a run that goes on. steps: for which there is time
+    beside what asking so many networks takes; None: nobody knows how long one takes."""
     if file.is_file():
         return int(file.read_text("utf-8"))
-    members = max(1, min(MEMBERS[algorithm_type], int(steps / _WORTH[algorithm_type])))
+    members = MEMBERS[algorithm_type]
+    while members > 1 and steps is not None and steps(members) < members * _WORTH[algorithm_type]:
+        members -= 1
     write_text(file, str(members))
     return members
+
+
+def _time_for(clock: Clock, labeling: Callable[[int], float], step_seconds: float, members: int) -> float:
+    """Steps on labeled images that are left where so many networks label."""
+    return replace(clock, reserve=clock.reserve + labeling(members), file=None).left / step_seconds
 
 
 #: Of a training step, the part that a look at the images takes.
 _FORWARD_SHARE: Final = 0.35
 
 
-def _labeling_seconds(pool: BoxPool, plan: BoxPlan, step_seconds: float, images: int, looks: int) -> float:
-    """What asking all networks about so many images will take, and `looks` more by one."""
-    views = plan.members * (1 + sum(plan.flips)) + looks
+def _labeling_seconds(
+    pool: BoxPool, plan: BoxPlan, step_seconds: float, images: int, looks: int, members: int
+) -> float:
+    """What asking so many networks about so many images will take, and `looks` more by one."""
+    views = members * (1 + sum(plan.flips)) + looks
     slower = NOT_COMPILED if plan.recipe.compiled else 1.0
     return (images + len(pool.labeled)) * views * slower * step_seconds / plan.batch * _FORWARD_SHARE
 
@@ -338,8 +374,9 @@ def _plan_in_words(
     algorithm_type: str, minutes: float, steps: Sequence[int], pool: BoxPool, unlabeled: int, canvas: Canvas
 ) -> str:
     time_or_steps = f"in steps of {'+'.join(map(str, steps))}" if steps else f"in {minutes:g} minutes"
+    wanted = f"boxes for {unlabeled:,} images with " if unlabeled else ""
     return (
-        f"{algorithm_type}: boxes for {unlabeled:,} images with {len(pool.labels):,} labels, "
+        f"{algorithm_type}: {wanted}{len(pool.labels):,} labels, "
         f"{len(pool.labeled):,} labeled images with {sum(map(len, pool.boxes)):,} boxes to learn from, "
         f"seen at {canvas.width}x{canvas.height}, {time_or_steps}"
     )
@@ -351,8 +388,9 @@ def _notes(drawn: Sketches, sketches: Sketches) -> Iterator[str]:
         yield f"{lost:,} labeled images cannot be read or do not fit their boxes, and do not count"
 
 
-def _converted(canvases: Canvases) -> Iterator[str]:
-    return (f"{count:,} images: {what}" for what, count in canvases.notes.items())
+def converted_in_words(notes: Mapping[str, int]) -> Iterator[str]:
+    """How many images had to be converted, and how."""
+    return (f"{count:,} images: {what}" for what, count in sorted(notes.items()))
 
 
 def _once(failures: Sequence[Failure]) -> tuple[Failure, ...]:

@@ -80,6 +80,7 @@ def among_peoples_boxes(
         steps=steps,
         min_per_class=min_per_class,
         networks=BOX_FOLDS,
+        rest=False,
         note=note,
         **setting.training,
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -105,7 +106,7 @@ def hard_detections(
         progress=stage(MEASURING, sum(sample.is_image for sample in drawn)),
         stopped=stopped,
     )
-    images = np.flatnonzero([candidates is not None for candidates in detection.candidates])
+    images = np.flatnonzero(_seen(detection))
     looked = [_looked(row, samples, sources, boxes, detection) for row in images.tolist()]
     sights = box_sights(
         looked,
@@ -137,6 +138,13 @@ def hard_detections(
     return replace(
         answer, labels=labels, names=detection.labels, choices={**answer.choices, "boxes": dict(by_box.choices)}
     ), of_images
+
+
+def _seen(detection: Detection) -> npt.NDArray[np.bool_]:
+    """(n,) True for images that are looked at: those on which boxes were found, and those on which people drew, from
+    which every network learned what objects look like."""
+    found = np.array([candidates is not None for candidates in detection.candidates], bool)
+    return np.asarray(found | detection.sketches.labeled, bool)
 
 
 def _boxes_of(detection: Detection) -> _Rows:
@@ -228,7 +236,7 @@ def _looked(row: int, samples: Sequence[Sample], sources: Sources, boxes: _Rows,
 def _evidence_of_boxes(boxes: _Rows, detection: Detection, sights: BoxSights, found: Survey) -> Evidence:
     """Every box as a sample of its own, of k classes and nothing."""
     m, k = len(boxes), len(detection.labels)
-    at = torch.from_numpy(np.isin(boxes.rows.numpy(), np.flatnonzero([c is not None for c in detection.candidates])))
+    at = torch.from_numpy(np.isin(boxes.rows.numpy(), np.flatnonzero(_seen(detection))))
     named = F.one_hot(boxes.classes, k + 1).bool()
     nothing = F.one_hot(torch.full((m,), k), k + 1).bool()
     given = named & (boxes.asked | boxes.tested)[:, None]
@@ -264,7 +272,7 @@ def _evidence_of_boxes(boxes: _Rows, detection: Detection, sights: BoxSights, fo
         column = torch.full((m,), torch.nan)
         column[boxes.measured & readable] = values
         measured[reason] = column
-    return Evidence(probabilities, given, told, boxes.tested, False, tuple(views), measured, altered)
+    return Evidence(probabilities, given, told, boxes.tested, False, tuple(views), measured, altered, chosen=nobody)
 
 
 # ---- Images. ----
@@ -308,6 +316,7 @@ def _of_images(
         image_features(found) | counted_boxes(found, counts.tolist()),
         sequences=sequences_in(samples),
         said=_composition(boxes, drawn, n, len(detection.labels)),
+        chosen=torch.from_numpy(detection.judges == NOBODY),
     )
     miners = [name for name, weight in config.weights.items() if weight > 0]
     own = mined(evidence, miners=[name for name in miners if name in (*OF_IMAGES, "predict_score_mining")], seed=seed)

@@ -23,6 +23,9 @@ StepSeconds: TypeAlias = float | Callable[[int], float]
 #: Steps that a training takes at least, however short the time.
 LEAST_STEPS: Final = 8
 _MOST_STEPS: Final = 2**40
+#: The share of the time that is for learning, at least: a model that has learned nothing says nothing, of however many
+#: images.
+_LEAST_LEARNING: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -30,10 +33,11 @@ class Clock:
     """Turns time into steps.
 
     seconds: of the whole task, from `began` (a time of `now`) on. reserve: of them, for what comes after the last
-    training. given: steps to take instead, the last of them again and again; none: time decides. file: where what was
-    decided is kept for a run that goes on; None: nowhere. spent: seconds that earlier runs of the task have taken.
-    decided: steps of each training so far. pace: how many times as long as it was measured a step really takes, of the
-    last training: a machine may have more to do than it had, and a step more than what was measured of it.
+    training. learning: of them, for learning, whatever comes after; None: half. given: steps to take instead, the last
+    of them again and again; none: time decides. file: where what was decided is kept for a run that goes on; None:
+    nowhere. spent: seconds that earlier runs of the task have taken. decided: steps of each training so far. pace: how
+    many times as long as it was measured a step really takes, of the last training: a machine may have more to do than
+    it had, and a step more than what was measured of it.
     """
 
     seconds: float
@@ -41,6 +45,7 @@ class Clock:
     given: tuple[int, ...] = ()
     file: Path | None = None
     reserve: float = 0.0
+    learning: float | None = None
     spent: float = 0.0
     decided: list[int] = field(default_factory=list)
     pace: float = 1.0
@@ -56,7 +61,18 @@ class Clock:
     @property
     def left(self) -> float:
         """Seconds for training that are left; below 0 when the time is over."""
-        return self.seconds - self.reserve - self.spent - (self.now() - self.began)
+        return self.seconds - self._kept - self.spent - (self.now() - self.began)
+
+    @property
+    def overrun(self) -> float:
+        """Seconds by which what comes after the last training will take the task beyond its time."""
+        return self.reserve - self._kept
+
+    @property
+    def _kept(self) -> float:
+        """Seconds that training leaves."""
+        learning = _LEAST_LEARNING * self.seconds if self.learning is None else self.learning
+        return min(self.reserve, self.seconds - learning)
 
     def measured(self, measure: Callable[[], float]) -> float:
         """Seconds that something takes, by trying it; 0 without a try where the steps are given and nothing depends on
@@ -95,6 +111,11 @@ class Clock:
             known = [*self.decided, *self._known[len(self.decided) :]]
             spent = self.spent + self.now() - self.began
             write_bytes(self.file, orjson.dumps({"steps": known, "spent": spent, "pace": self.pace}))
+
+
+def overrun_in_words(clock: Clock) -> str:
+    """For a person who asked for less time than there has to be."""
+    return f"asking about all images takes long: the task will need about {clock.overrun / 60:,.1f} minutes more"
 
 
 def _all_seconds(steps: int, step_seconds: StepSeconds) -> float:

@@ -30,7 +30,7 @@ from engine.images import MAX_PIXELS, read_picture
 from engine.label import accurate as accurate_learning
 from engine.label import fast as fast_learning
 from engine.label.accurate import accurate
-from engine.label.clock import Clock
+from engine.label.clock import Clock, overrun_in_words
 from engine.label.fast import fast
 from engine.label.opinions import Unfinished, Verdict
 from engine.label.plan import Settings, Stage, batch_for, bfloat16_for
@@ -86,13 +86,13 @@ def auto_label(
     with the same seed, machine and precision they repeat a result exactly, whatever the time. epochs: another way to
     say steps: in each training as many as a network needs to see every labeled image so often. min_per_class: images
     that each label needs. least_unlabeled: images that must be left to label; 0: a set that people labeled whole will
-    do, for what is said of it out of fold. encoder: what the closed-form head sees, and with `accurate` the graph of
-    neighbours; histograms of gradients by default. image_size: side that networks see, in pixels. networks: how many
-    are trained. precision: auto times bfloat16 against float32. compiled: whether networks are, by torch.compile, which
-    needs a C++ compiler. folder: keeps checkpoints and what the pass over the images has found, for a call that goes
-    on; None: a temporary one. reserve: seconds of `minutes` that the caller needs afterwards, beside `looks` at every
-    image by one network. stage: called with the name and the total of each stage, gives what to call with the number
-    done. note: told at once what a person should know.
+    do for `fast`, for what is said of it out of fold. encoder: what the closed-form head sees, and with `accurate` the
+    graph of neighbours; histograms of gradients by default. image_size: side that networks see, in pixels. networks:
+    how many are trained. precision: auto times bfloat16 against float32. compiled: whether networks are, by
+    torch.compile, which needs a C++ compiler. folder: keeps checkpoints and what the pass over the images has found,
+    for a call that goes on; None: a temporary one. reserve: seconds of `minutes` that the caller needs afterwards,
+    beside `looks` at every image by one network. stage: called with the name and the total of each stage, gives what to
+    call with the number done. note: told at once what a person should know.
 
     Raises InputError when the rules of the specification are not kept (at least two labels, each on five images,
     something unlabeled), UsageError for an option out of range; once `stopped()` says so, Stopped while images are read
@@ -104,7 +104,8 @@ def auto_label(
     device = device or torch.device("cpu")
     encoder = encoder or Gradients()
     sources = samples.sources if isinstance(samples, Dataset) else Sources(Path())
-    rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least_unlabeled)
+    least = max(1, least_unlabeled) if algorithm_type == "accurate" else least_unlabeled
+    rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least)
     rules(targets, _unlabeled_images(samples, targets))
     side = image_size or _side_for(samples, sources, targets, device)
 
@@ -153,6 +154,8 @@ def auto_label(
             verdict = learn(pool, settings, clock=clock, stage=unbroken(stage), watch=watch)
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
+        if clock.overrun:
+            note(overrun_in_words(clock))
         probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
         try:
             probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
