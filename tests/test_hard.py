@@ -239,6 +239,17 @@ def test_a_label_that_goes_from_one_frame_to_the_next_counts_whole() -> None:
     assert float(several[5]) > 0.9 and float(several[5]) == float(several.max())
 
 
+def test_what_is_planted_on_all_frames_is_odd_beside_what_was_said_of_each() -> None:
+    vectors = torch.randn(200, 8, generator=generator_of("frames"))
+    vectors[:12] = 1
+    said = torch.tensor([[1.0, 0.0]]).repeat(200, 1)
+    runs, own = [list(range(12))], said.flip(1)
+    found = inconsistency(vectors, said, runs, own=own, generator=generator_of("pairs"))
+    assert float(found[:12].min()) > 0.9 and float(found[12:].max()) == 0
+    same = inconsistency(vectors, own, runs, generator=generator_of("pairs"))
+    assert float(same.max()) == 0
+
+
 def test_the_odd_frame_out_is_the_most_inconsistent() -> None:
     chance = generator_of("frames")
     scene = torch.randn(1, 16, generator=chance)
@@ -617,6 +628,27 @@ def test_calibrating_without_samples_is_the_prior() -> None:
     fewer = model.adding_up(torch.tensor([[0.3, 0.6], [0.1, 0.2]]), {"clustering_mining": torch.zeros(2)}, 0.05)
     said = fewer.probabilities(torch.tensor([[0.3, 0.6], [0.1, 0.2]]), {"clustering_mining": torch.zeros(2)})
     assert said.mean().item() == pytest.approx(0.05, abs=1e-4) and said[0] > said[1]
+
+
+def test_many_labels_that_nobody_doubts_do_not_make_others_sure() -> None:
+    """3,000 confirmed labels, one in 10,000 expected to be wrong, and none that is: nothing was understated."""
+    own = torch.stack([torch.full((3_000,), 1e-4), torch.full((3_000,), math.nan)], dim=1)
+    model = calibrate(own, {}, torch.zeros(3_000, dtype=torch.bool))
+    assert abs(model.understated) < 0.05
+    open_ = torch.full((100, 2), math.nan)
+    open_[:, 0] = 0.001
+    sure = replace(model, understated=-0.5).at_level(open_, {}).probabilities(open_, {}).mean()
+    assert sure < model.at_level(open_, {}).probabilities(open_, {}).mean()  # a shift downwards never makes it more
+
+
+def test_what_a_person_chose_does_not_tell_what_is_usual() -> None:
+    known = evidence(200, 100)
+    chosen = torch.arange(200) >= 30
+    assert torch.equal(replace(known, chosen=chosen).reference, known.reference & ~chosen)
+    few = torch.arange(200) >= 5
+    assert torch.equal(replace(known, chosen=few).reference, known.reference)  # then all that were judged
+    three = known.judged & (torch.arange(200) < 3)
+    assert torch.equal(replace(known, judged=three).reference, known.told.any(dim=1))
 
 
 def test_calibration_rises_with_every_miner() -> None:

@@ -18,7 +18,18 @@ from torch import Tensor
 
 from engine.dataset import Dataset
 from engine.errors import Stopped
-from engine.hard.asking import BATCH, LOOKING, READING, READING_TRAINING, Said, Search, Setting, contents, first_of
+from engine.hard.asking import (
+    BATCH,
+    LOOKING,
+    NOBODY,
+    READING,
+    READING_TRAINING,
+    Said,
+    Search,
+    Setting,
+    contents,
+    first_of,
+)
 from engine.hard.config import HardConfig
 from engine.hard.consistency import inconsistencies
 from engine.hard.examples import hard_examples
@@ -89,6 +100,7 @@ def among_images(
         features,
         altered,
         sequences_in(samples),
+        chosen=judges == NOBODY,
         contents=shown,
     )
     answer = replace(first_of(hard_examples(evidence, config, seed=setting.seed), len(samples)), names=questions.names)

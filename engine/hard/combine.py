@@ -26,7 +26,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from engine.hard.mining import Scores
+from engine.hard.mining import LEAST_REFERENCE, Scores
 from engine.hard.reasons import OPERATOR_WEIGHTS, OPERATORS, REASONS, WEIGHTS
 from engine.label.heads import unseen_share
 
@@ -38,7 +38,6 @@ _FAR: Final = 0.99
 #: What is far where fewer than so many samples tell: by the meaning of the scores. As likely wrong as right; nearer to
 #: other labels than to its own; a third of the bit that tells two answers apart; one in a hundred of a distribution;
 #: twice as far from training images as those from each other.
-_LEAST_REFERENCE: Final = 10
 _FAR_BY_MEANING: Final = {
     "predict_score_mining": 0.5,
     "clustering_mining": 0.7,
@@ -76,6 +75,8 @@ _ERRORS_A_WIDTH: Final = 5
 #: Probabilities keep so far from 0 and 1: the sample's own doubt, and that of those around, ten of them. An own doubt
 #: below 1 in 200 says no more than that: a hundred labels cannot tell (with 1e-6 the gain above is 0.015).
 _LEAST: Final = (5e-3, 1e-4)
+#: Where own doubts are added up they count as they are, but for what a model says that is never in doubt.
+_LEAST_COUNTED: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ def scale_of(scores: Scores, reference: Tensor, *, far: float = _FAR) -> Scale:
     typical, marks = {}, {}
     for number, score in scores.items():
         known = score[reference & ~score.isnan()]
-        enough = len(known) >= _LEAST_REFERENCE
+        enough = len(known) >= LEAST_REFERENCE
         known = (known if enough else score[~score.isnan()]).double()
         known = known if len(known) else torch.zeros(1, dtype=torch.float64)
         typical[number], marks[number] = (float(known.quantile(part)) for part in (_TYPICAL, far))
@@ -167,7 +168,7 @@ _USUAL_SHARE: Final = 0.9
 def usual_mean(reference: Tensor) -> float:
     """(r,) weighted means of samples that tell what is usual -> the mean that is a coefficient of USUAL: what one in
     ten of them reaches; USUAL itself at least, and where fewer than 10 tell."""
-    if len(reference) < _LEAST_REFERENCE:
+    if len(reference) < LEAST_REFERENCE:
         return USUAL
     return min(_MOST - USUAL, max(USUAL, float(reference.double().quantile(_USUAL_SHARE))))
 
@@ -226,7 +227,11 @@ class Calibrated:
         if not bool(known.any()):
             return self
         known_miners = {name: score[known] for name, score in miners.items()}
-        corrected = (_logit(own[known], 0) + self.understated).sigmoid() if self.understated else own[known].double()
+        corrected = (
+            (_logit(own[known], _LEAST_COUNTED) + self.understated).sigmoid()
+            if self.understated
+            else own[known].double()
+        )
         expected = self.adding_up(doubts[known], known_miners, float(corrected.mean()))
         mine, theirs = 1 / float(self.covariance[0, 0]), 1 / _level_deviation(self.samples) ** 2
         intercept = (mine * self.intercept + theirs * expected.intercept) / (mine + theirs)
@@ -255,7 +260,9 @@ def calibrate(
     """
     names = [name for name in miners if name != "predict_score_mining"]
     means = {name: float(miners[name].nanmean().nan_to_num(0.0)) for name in names}
-    means |= {name: float(_logit(doubts[:, at], at).nanmean().nan_to_num(0.0)) for at, name in enumerate(_DOUBTS)}
+    means |= {
+        name: float(_logit(doubts[:, at], _LEAST[at]).nanmean().nan_to_num(0.0)) for at, name in enumerate(_DOUBTS)
+    }
     x, y = _design(doubts, miners, names, means), wrong.numpy().astype(np.float64)
     counts = np.ones(len(y)) if weight is None else weight.numpy().astype(np.float64)
     prior = np.array([means[_DOUBTS[0]], 1.0, 1.0, *(WEIGHTS[name] for name in names)])
@@ -273,7 +280,7 @@ def _understated(own: Tensor, wrong: Tensor, counts: _Floats) -> float:
     """By how much log odds of own doubts lie below those of the errors: what is left of it beyond the chance of so few
     samples. A model from elsewhere may say 1 of whatever it says."""
     known = (~own.isnan()).numpy()
-    x, y, weight = _logit(own, 0).numpy()[known], wrong.numpy()[known].astype(np.float64), counts[known]
+    x, y, weight = _logit(own, _LEAST_COUNTED).numpy()[known], wrong.numpy()[known].astype(np.float64), counts[known]
     low, high = -_FARTHEST_SHIFT, _FARTHEST_SHIFT
     for _ in range(60):
         shift = (low + high) / 2
@@ -322,14 +329,14 @@ _DOUBTS: Final = ("own doubt", "doubt around")
 def _design(doubts: Tensor, miners: Mapping[str, Tensor], names: Sequence[str], means: Mapping[str, float]) -> _Floats:
     """(n, 3 + m): ones, the log odds of both doubts and what each miner says, all beyond their means."""
     columns = [torch.ones(len(doubts), dtype=torch.float64)]
-    columns += [(_logit(doubts[:, at], at) - means[name]).nan_to_num(0.0) for at, name in enumerate(_DOUBTS)]
+    columns += [(_logit(doubts[:, at], _LEAST[at]) - means[name]).nan_to_num(0.0) for at, name in enumerate(_DOUBTS)]
     columns += [(miners[name].double() - means[name]).nan_to_num(0.0) for name in names]
     found: _Floats = torch.stack(columns, dim=1).numpy()
     return found
 
 
-def _logit(p: Tensor, at: int) -> Tensor:
-    p = p.double().clamp(_LEAST[at], 1 - _LEAST[at])
+def _logit(p: Tensor, least: float) -> Tensor:
+    p = p.double().clamp(least, 1 - least)
     return (p / (1 - p)).log()
 
 

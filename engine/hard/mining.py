@@ -1,9 +1,9 @@
 """All miners at once: what is known about samples in, the score of each reason out.
 
 In: an `Evidence`, parallel to n samples. Out: `Mined`, reason -> (n,) scores in [0, 1], 1 = hardest, NaN where a miner
-has nothing to say, and of each label by itself what miners say of labels. A label is never held against what a model
-says that has seen it: each `View` knows its training images, and a sample that it has learned from is judged by the
-other views where there are any.
+has nothing to say, and of each label by itself what miners say of labels. A label is never held against how a model
+sees its sample that has seen it: each `View` knows its training images, and a sample that it has learned from is judged
+by the other views where there are any. (What all models together believe of the unlabeled samples around has seen it.)
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ from engine.hard.reasons import WEIGHTS
 from engine.hard.sequential import inconsistency
 from engine.hard.similarity import unlikeness
 from engine.label.training import generator_of
+
+#: So many samples tell what is usual.
+LEAST_REFERENCE: Final = 10
 
 #: Scores of one reason for all samples, or NaN.
 Scores = dict[int, Tensor]
@@ -59,7 +62,10 @@ class Evidence:
     label elsewhere. judged: (n,) bool, labeled samples whose prediction is out of fold: on them is learned what scores
     mean. views: may be none. features: by reason, 5..18, (n,): what was measured, NaN where it was not. altered: by
     reason, 19..29, (n,): how much predictions change. sequences: positions in order. said: (n, k), what is compared
-    between similar samples in a row, parts of one whole; None: the probabilities, and where labels came without, those.
+    between similar samples in a row, parts of one whole, or with several labels a sample each by itself; rows of NaN
+    where nobody knows; None: the probabilities, and where labels came without, those. own: (n, k), what of a sample
+    itself is held against what is said of those beside it; None: the same. chosen: (n,) bool, judged samples that a
+    person may have picked for being doubtful: they tell what scores mean, not what is usual; None: there are none.
     contents: (n, d) float, what pixels show to eyes that no label has taught, as vectors of a view; None: nobody has
     looked, or the views are these eyes.
     """
@@ -74,6 +80,8 @@ class Evidence:
     altered: Mapping[int, Tensor] = field(default_factory=dict)
     sequences: Sequence[Sequence[int]] = ()
     said: Tensor | None = None
+    own: Tensor | None = None
+    chosen: Tensor | None = None
     contents: Tensor | None = None
 
     def __len__(self) -> int:
@@ -101,9 +109,12 @@ class Evidence:
 
     @property
     def reference(self) -> Tensor:
-        """(n,) bool: samples whose scores tell what is usual: those judged out of fold, else all labeled ones."""
+        """(n,) bool: samples whose scores tell what is usual: those judged out of fold that nobody has chosen; where
+        these are few, all that were judged; and where these are, all labeled ones."""
         judged = self.judged & self.predicted & ~self.doubt.isnan()
-        return judged if bool(judged.any()) else self.told.any(dim=1)
+        fair = judged if self.chosen is None else judged & ~self.chosen
+        enough = (each for each in (fair, judged) if int(each.sum()) >= LEAST_REFERENCE)
+        return next(enough, self.told.any(dim=1))
 
     @property
     def doubt(self) -> Tensor:
@@ -230,8 +241,14 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
     found |= {number: _worst(of_labels[number]) for number in (2, 3) if number in of_labels}
     if _SEQUENTIAL in miners and evidence.views and evidence.sequences:
         vectors, chance = evidence.views[0].vectors, generator_of(seed, "pairs")
-        several = evidence.multi_label and evidence.said is None
-        found[4] = inconsistency(vectors, evidence.compared, evidence.sequences, multi_label=several, generator=chance)
+        found[4] = inconsistency(
+            vectors,
+            evidence.compared,
+            evidence.sequences,
+            own=evidence.own,
+            multi_label=evidence.multi_label,
+            generator=chance,
+        )
     if _DISTRIBUTION in miners:
         found |= _offsets(evidence.features, evidence.told.any(dim=1))
     if _CONSISTENCY in miners:

@@ -44,13 +44,15 @@ def label_errors(evidence: Evidence, config: HardConfig | None = None, *, seed: 
     config = config or HardConfig()
     check(evidence)
     known = ~evidence.probabilities.isnan().any(dim=1, keepdim=True)
-    evidence = replace(evidence, given=evidence.given & known, said=evidence.given.float())
+    said = torch.where(evidence.predicted[:, None], evidence.given.float(), torch.nan)
+    evidence = replace(evidence, given=evidence.given & known, said=said)
     miners = [name for name, weight in config.weights.items() if weight > 0]
     found = mined(evidence, miners=miners, seed=seed)
     asked = evidence.predicted
     if config.combiner_for(int(asked.sum())) == "weights" or evidence.given.shape[1] < 2 or not bool(asked.any()):
         return judged(evidence, found, judge_of(evidence, found, replace(config, combiner="weights")), seed=seed)
-    wrong = replace(evidence, given=planted(evidence, generator=generator_of(seed, "planted")))
+    others = planted(evidence, generator=generator_of(seed, "planted"))
+    wrong = replace(evidence, given=others, own=others.float())
     judge, share = _learned(evidence, found, wrong, mined(wrong, miners=miners, seed=seed), config)
     answer = judged(evidence, found, judge, seed=seed)
     count = int(asked.sum())

@@ -84,10 +84,12 @@ def inconsistency(
     probabilities: Tensor,
     sequences: Sequence[Sequence[int]],
     *,
+    own: Tensor | None = None,
     multi_label: bool = False,
     generator: torch.Generator,
 ) -> Tensor:
     """Reason 4. vectors: (n, d). probabilities: (n, k), rows of NaN where nobody knows. sequences: positions in order.
+    own: (n, k), what of a sample itself is held against the probabilities of those beside it; None: the same.
     -> (n,) float32 in [0, 1]. A sample without a vector (NaN) is like no other.
 
     Of the image before and the one after: how alike they are, from 0 for a pair like unrelated ones to 1 for copies,
@@ -106,9 +108,10 @@ def inconsistency(
     likeness = ((cosines - alike) / max(1e-6, 1 - alike)).clamp(0, 1)
     if float((likeness > 0).float().mean() if len(ties) else 0.0) < _ORDERED:
         return torch.full((len(x),), torch.nan)
-    apart_by = divergence(probabilities[before], probabilities[after], multi_label=multi_label)
-    doubt = likeness * apart_by.nan_to_num(0.0)
-    for ends in (before, after):
+    own = probabilities if own is None else own
+    for ends, beside in ((before, after), (after, before)):
+        apart_by = divergence(own[ends], probabilities[beside], multi_label=multi_label)
+        doubt = likeness * apart_by.nan_to_num(0.0)
         total.index_add_(0, ends, doubt)
         count.index_add_(0, ends, torch.ones_like(doubt))
         least.scatter_reduce_(0, ends, doubt, "amin")
