@@ -20,7 +20,7 @@ from engine.label.augment import LIGHT, STRONG, VIEWS, WEAK, Policy, changed, ch
 from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import probabilities_of, resized
-from engine.label.clock import LEAST_STEPS, Clock
+from engine.label.clock import LEAST_STEPS, Clock, overrun_in_words
 from engine.label.descent import Descent, orthogonalised
 from engine.label.flips import FLIP_FROM, allowed_flips
 from engine.label.losses import (
@@ -242,6 +242,19 @@ def sided(n: int) -> Pool:
 def test_mirror_images_that_change_the_label_are_found_out_and_those_that_do_not() -> None:
     flips, kept = allowed_flips(sided(20), Gradients(), torch.arange(40) % 5)
     assert flips == (False, True) and kept["horizontal"] < 0.2 and kept["vertical"] > FLIP_FROM
+
+
+def test_of_many_labeled_images_some_are_asked_about_their_mirror_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = sided(20)
+    asked: list[int] = []
+
+    def pixels(rows: Tensor) -> Tensor:
+        asked.extend(rows.tolist())
+        return pool.pixels(rows)
+
+    monkeypatch.setattr("engine.label.flips._MOST_ASKED", 12)
+    _, kept = allowed_flips(replace(pool, pixels=pixels), Gradients(), torch.arange(40) % 5)
+    assert kept["horizontal"] < kept["vertical"] and len(set(asked)) == 12 and {0, 39} <= set(asked)
 
 
 def test_few_labels_leave_what_is_usual_of_photographs() -> None:
@@ -585,6 +598,13 @@ def test_a_clock_turns_time_into_steps(tmp_path: Path) -> None:
     assert [later.steps(0.5, 9.0), later.steps(1.0, 9.0)] == [500, 400]  # as decided before
     assert Clock(1.0, 0.0, given=(7, 9), now=lambda: 5.0).steps(1.0, 1.0, most=2) == 7
     assert Clock(110.0, 0.0, now=lambda: 0.0).steps(0.5, 0.1, most=20) == 20
+
+
+def test_half_of_the_time_is_for_learning_whatever_comes_after() -> None:
+    clock = Clock(100.0, 0.0, reserve=30.0, now=lambda: 0.0)
+    assert (clock.left, clock.overrun) == (70, 0)
+    clock.reserve = 650.0
+    assert (clock.left, clock.overrun) == (50, 600) and "10.0 minutes more" in overrun_in_words(clock)
 
 
 def test_a_clock_learns_what_steps_really_take() -> None:

@@ -9,7 +9,7 @@ graph they are nearly even.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -64,9 +64,13 @@ def beliefs_of(pool: Pool, plan: Plan, vectors: Tensor) -> Beliefs:
         for name, beliefs in ((GRAPHS, by_graphs), (HEAD_AND_GRAPHS, balanced(head * by_graphs, shares))):
             held[name][mine] = beliefs[rows[mine]]
             made[name].append(beliefs)
-    judged = {name: _judged(_logits_of(made[name]), _logits(held[name]), truth, False) for name in held}
-    found = _chosen(judged, {}, shares)
-    return replace(found, without=found.without[:-1], whole=found.without[-1])
+    judged = {name: _judged(_logits(each), truth, False) for name, each in held.items()}
+    best = _best(judged)
+    kept = made.pop(best)
+    made.clear()  # of many images and labels each is large
+    for part, beliefs in enumerate(kept):
+        kept[part] = probabilities_of(_logits(beliefs), judged[best].temperature, False)
+    return Beliefs(best, tuple(kept[:-1]), kept[-1], _mean_losses(judged), shares)
 
 
 def _spread(graph: Graph, head: Tensor, told: Tensor, shares: Tensor) -> Tensor:
@@ -90,53 +94,61 @@ def with_networks(pool: Pool, plan: Plan, beliefs: Beliefs, said: Sequence[Tenso
     (50 labeled digits: in one of three draws 20 labels spoke for networks by chance, which made 98.0 % of 99.3 that are
     right.)
     """
-    rows, multi_label = pool.labeled, pool.multi_label
-    known = (pool.told[rows] > 0)[plan.fold < len(said)]
-    graphs = _logits_of(beliefs.without[: len(said)], multi_label=multi_label)
-    temperature = temperature_of(_held(pool, plan, said), known, multi_label=multi_label)
-    both = [by_network / temperature + graph for by_network, graph in zip(said, graphs, strict=True)]
-    ways = {beliefs.way: graphs, NETWORKS: list(said), f"{NETWORKS} and {beliefs.way}": both}
-    judged = {name: _judged(each, _held(pool, plan, each), known, multi_label) for name, each in ways.items()}
-    found = _chosen(judged, beliefs.losses, beliefs.shares)
-    return replace(found, by_networks=found.way != beliefs.way)
+    multi_label, way, both = pool.multi_label, beliefs.way, f"{NETWORKS} and {beliefs.way}"
+    known = (pool.told[pool.labeled] > 0)[plan.fold < len(said)]
+    by_networks = _held(pool, plan, said)
+    graph = _logits(_held(pool, plan, beliefs.without[: len(said)]), multi_label=multi_label)
+    temperature = temperature_of(by_networks, known, multi_label=multi_label)
+    held = {way: graph, NETWORKS: by_networks, both: by_networks / temperature + graph}
+    judged = {name: _judged(each, known, multi_label) for name, each in held.items()}
+    best = _best(judged)
+
+    def logits(part: int) -> Tensor:
+        if best == NETWORKS:
+            return said[part]
+        graph = _logits(beliefs.without[part], multi_label=multi_label)
+        return graph if best == way else said[part] / temperature + graph
+
+    without = tuple(probabilities_of(logits(part), judged[best].temperature, multi_label) for part in range(len(said)))
+    losses = {**beliefs.losses, **_mean_losses(judged)}
+    return Beliefs(best, without, None, losses, beliefs.shares, by_networks=best != way)
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """Beliefs of all images, (m, k) each, and the log losses (h,) of those of labels that were not seen."""
+    """Of beliefs of labels that were not seen the temperature, and with it their log losses (h,)."""
 
-    without: tuple[Tensor, ...]
+    temperature: float
     losses: Tensor
 
 
-def _judged(logits: Sequence[Tensor], held: Tensor, truth: Tensor, multi_label: bool) -> _Judged:
-    """logits: (m, k) each. held: (h, k), those of labels that were not seen, whose temperature counts."""
+def _judged(held: Tensor, truth: Tensor, multi_label: bool) -> _Judged:
+    """held: (h, k) logits, of labels that were not seen."""
     temperature = temperature_of(held, truth, multi_label=multi_label)
     losses = log_losses(probabilities_of(held, temperature, multi_label), truth, multi_label=multi_label)
-    return _Judged(tuple(probabilities_of(each, temperature, multi_label) for each in logits), losses)
+    return _Judged(temperature, losses)
 
 
-def _chosen(ways: Mapping[str, _Judged], losses: Mapping[str, float], shares: Tensor) -> Beliefs:
-    """The first way, or of those that are clearly better the best: a handful of labels tells many things by chance.
-    losses: that are known already."""
+def _best(ways: Mapping[str, _Judged]) -> str:
+    """The first way, or of those that are clearly better the best: a handful of labels tells many things by chance."""
     first, *others = ways
     ahead = {name: above(ways[first].losses, ways[name].losses) for name in others}
     better = [name for name, (mean, error) in ahead.items() if mean > CLEARLY * error]
-    found = {name: round(float(each.losses.mean()), 4) for name, each in ways.items()}
-    best = min(better, key=lambda name: found[name], default=first)
-    return Beliefs(best, ways[best].without, None, {**losses, **found}, shares)
+    means = _mean_losses(ways)
+    return min(better, key=lambda name: means[name], default=first)
 
 
-def _held(pool: Pool, plan: Plan, logits: Sequence[Tensor]) -> Tensor:
-    """(h, k): what each member says of the labeled images that it has not seen, in the order of `pool.labeled`."""
+def _mean_losses(ways: Mapping[str, _Judged]) -> dict[str, float]:
+    return {name: round(float(each.losses.mean()), 4) for name, each in ways.items()}
+
+
+def _held(pool: Pool, plan: Plan, values: Sequence[Tensor]) -> Tensor:
+    """values: of all m images, for each part, (m, k) each -> (h, k), of the labeled images of these parts what belongs
+    to their part, in the order of `pool.labeled`."""
     held = torch.zeros(len(plan.fold), len(pool.labels))
-    for part, each in enumerate(logits):
+    for part, each in enumerate(values):
         held[plan.fold == part] = each[pool.labeled[plan.fold == part]]
-    return held[plan.fold < len(logits)]
-
-
-def _logits_of(beliefs: Sequence[Tensor], *, multi_label: bool = False) -> list[Tensor]:
-    return [_logits(each, multi_label=multi_label) for each in beliefs]
+    return held[plan.fold < len(values)]
 
 
 def _logits(beliefs: Tensor, *, multi_label: bool = False) -> Tensor:

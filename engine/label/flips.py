@@ -28,6 +28,8 @@ FLIP_FROM: Final = 0.75
 #: lets a mirror in.)
 USUALLY_KEPT: Final[Mapping[str, float]] = {"horizontal": 1.0, "vertical": 0.2, "transposed": 0.2}
 _USUAL_IMAGES: Final = 5.0
+#: Labeled images that are asked, at most, drawn evenly: more would fill the memory, and tell no more.
+_MOST_ASKED: Final = 10_000
 
 
 def allowed_flips(pool: Pool, encoder: Encoder, fold: Tensor) -> tuple[tuple[bool, bool], dict[str, float]]:
@@ -45,7 +47,8 @@ def leads_kept(
     For each fold a head is fitted without it, and asked about its images as they are and changed. The lead is the score
     of the true labels less the mean of the others.
     """
-    rows = pool.labeled
+    some = _evenly(len(pool.labeled))
+    rows, fold = pool.labeled[some], fold[some]
     truth = pool.told[rows]
 
     def vectors(change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -65,6 +68,11 @@ def leads_kept(
         name: round((max(-whole, min(whole, float(lead))) + n * USUALLY_KEPT[name]) / (whole + n), 3)
         for name, lead in zip(changes, leads[1:], strict=True)
     }
+
+
+def _evenly(n: int) -> Tensor:
+    """Numbers below n, all of them or _MOST_ASKED."""
+    return torch.linspace(0, n - 1, min(n, _MOST_ASKED), dtype=torch.float64).round().long()
 
 
 def _lead(scores: Tensor, truth: Tensor) -> float:

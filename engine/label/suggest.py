@@ -275,10 +275,10 @@ def _uncertain(cover: _Cover, count: int, doubt: Tensor, generator: torch.Genera
 
     def gains(some: Tensor) -> Tensor:
         parts = torch.split(some, max(1, _BLOCK // len(crowd)))
-        left = [
-            (cover.closest[crowd] - _squared(cover.rows[part], cover.rows[crowd])).clamp_(min=0.0) for part in parts
-        ]
-        return torch.cat([each @ weights for each in left])
+        closest = cover.closest[crowd]
+        return torch.cat(
+            [(closest - _squared(cover.rows[part], cover.rows[crowd])).clamp_(min=0.0) @ weights for part in parts]
+        )
 
     bounds = gains(pool)
     found: list[tuple[int, float, str]] = []
