@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from foreign_models import onnx_colors
 
 from engine.dataset import Dataset, read_samples
 from engine.decisions import read_decisions
-from engine.errors import Stopped, UsageError
+from engine.errors import InputError, Stopped, UsageError
 from engine.hard.reasons import REASONS
 from engine.label.labeling import MEMBERS
 from engine.label.targets import targets_of
@@ -108,6 +110,16 @@ def test_hard_examples_of_a_finished_labeling_are_those_that_it_found(shared: Fi
     other = run(hard_task(done, only), tmp_path / "other")
     assert other["result"]["hard_examples"]["combiner"] == "weights"
     assert other["result"]["hard_examples"]["miners"] == ["predict_score_mining"]
+
+
+def test_a_model_from_elsewhere_is_loaded_only_where_it_is_named(shared: Finished, tmp_path: Path) -> None:
+    _, out, _ = shared
+    downloaded = shutil.copytree(out, tmp_path / "downloaded")
+    shutil.rmtree(downloaded / "model")
+    model = onnx_colors(downloaded / "model")
+    with pytest.raises(InputError, match=r"model\.json: must be .* this is another program's file"):
+        hard_task(read_samples(downloaded), Parameters())
+    assert hard_task(read_samples(downloaded), Parameters(), model=model).config["model"] == read_model_info(model).id
 
 
 def test_what_a_person_confirmed_since_tells_how_far_to_trust(tmp_path: Path) -> None:

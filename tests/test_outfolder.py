@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -212,13 +215,51 @@ def test_overwriting_replaces_what_we_wrote_and_leaves_the_rest(tmp_path: Path) 
 
 def test_a_killed_run_can_be_overwritten(tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    out = OutFolder(folder)
-    out.write("1.txt", b"x")
+    with OutFolder(folder) as out:
+        out.write("1.txt", b"x")
     with (folder / JOURNAL).open("ab") as journal:
         journal.write(b'"2.tx')  # cut off in the middle of a line
     (folder / ".labelengine-part").write_bytes(b"half")
     with OutFolder(folder, overwrite=True):
         assert set(os.listdir(folder)) == {JOURNAL}
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with OutFolder(folder) as out:
+        out.write("1.txt", b"x")
+        with pytest.raises(OutputError, match=r"out: another run writes there; wait for its end"):
+            OutFolder(folder, overwrite=True)
+        out.write("2.txt", b"y")
+    assert files_of(folder) == {"1.txt", "2.txt"}
+    with OutFolder(folder, overwrite=True):
+        assert set(os.listdir(folder)) == {JOURNAL}
+
+
+def test_a_run_that_was_killed_keeps_nobody_out(tmp_path: Path) -> None:
+    writes = (
+        "import sys, time, pathlib, engine.outfolder as o\n"
+        "out = o.OutFolder(pathlib.Path(sys.argv[1])); print('there', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", writes, str(tmp_path / "out")], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        try:
+            assert other.stdout.readline() == b"there\n"
+            with pytest.raises(OutputError, match="another run writes there"):
+                OutFolder(tmp_path / "out", overwrite=True)
+        finally:
+            other.kill()
+    OutFolder(tmp_path / "out", overwrite=True).__exit__(None, None, None)
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuses)
+    with OutFolder(tmp_path / "out") as out:
+        out.write("1.txt", b"x")
+    assert files_of(tmp_path / "out") == {"1.txt"}
 
 
 def test_a_forged_journal_deletes_nothing_outside(tmp_path: Path) -> None:

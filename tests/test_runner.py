@@ -157,6 +157,67 @@ def test_a_stopped_task_goes_on_with_resume(tmp_path: Path) -> None:
     assert not (out / CACHE).exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"kind": "measuring"}, "counting, got measuring"),
+        ({"config": {"n": 3, "parameters": [{"label": "seed", "value": "1"}]}}, "with other n, parameters.seed"),
+        ({"digest": lambda: "more"}, "of other data"),
+    ],
+)
+def test_resume_of_another_task_keeps_what_a_stopped_one_has(
+    tmp_path: Path, changes: dict[str, Any], difference: str
+) -> None:
+    out, stop = tmp_path / "out", Event()
+    with pytest.raises(Stopped):
+        run(a_task(stops_in_the_middle(stop)), out, stop=stop)
+    with pytest.raises(OutputError, match=rf"another task that did not end \({difference}\); --overwrite replaces it"):
+        run(a_task(writes_a_file, **changes), out, resume=True)
+    assert read_answer(out)["status"] == Status.STOPPED
+    assert run(a_task(stops_in_the_middle(Event())), out, resume=True)["result"] == {"started_at": 2}
+
+
+def test_a_task_is_the_same_however_it_is_computed(tmp_path: Path) -> None:
+    out, seed = tmp_path / "out", {"label": "seed", "value": "1"}
+    with_threads = {"n": 2, "parameters": [{"label": "threads", "value": "1"}, seed]}
+    first = run(a_task(writes_a_file, config=with_threads), out)
+    assert run(a_task(writes_a_file, config={"n": 2, "parameters": [seed]}), out, resume=True) == first
+    assert run(a_task(writes_a_file, config={"n": 2, "parameters": {"seed": "1"}}), out, resume=True) == first
+
+
+def test_a_folder_of_one_task_goes_on_with_other_data(tmp_path: Path) -> None:
+    out, stop = tmp_path / "out", Event()
+    with pytest.raises(Stopped):
+        run(a_task(stops_in_the_middle(stop)), out, stop=stop)
+    more = a_task(stops_in_the_middle(Event()), digest=lambda: "more")
+    assert run(more, out, resume=True, same_task=True)["result"] == {"started_at": 2}
+    assert run(a_task(writes_a_file), out, resume=True, same_task=True)["result"] == {"count": 2}, "done again"
+    again = a_task(lambda this: pytest.fail("was done before"))
+    assert run(again, out, resume=True, same_task=True)["result"] == {"count": 2}
+
+
+def test_a_task_says_that_it_runs_before_its_first_stage(tmp_path: Path) -> None:
+    def job(this: Run) -> Outcome:
+        assert read_answer(this.out.folder)["status"] == Status.RUNNING
+        return Outcome({})
+
+    run(a_task(job), tmp_path / "out")
+
+
+@pytest.mark.parametrize("options", [{"resume": True}, {"overwrite": True}])
+def test_a_task_that_runs_is_left_alone(tmp_path: Path, options: dict[str, bool]) -> None:
+    out = tmp_path / "out"
+
+    def job(this: Run) -> Outcome:
+        this.cache.mkdir()
+        with pytest.raises(OutputError, match="another run writes there"):
+            run(a_task(writes_a_file), out, **options)
+        assert this.cache.is_dir() and read_answer(out)["status"] == Status.RUNNING
+        return writes_a_file(this)
+
+    assert run(a_task(job), out)["status"] == Status.SUCCEEDED
+
+
 def test_overwrite_begins_a_stopped_task_again(tmp_path: Path) -> None:
     out, stop = tmp_path / "out", Event()
     with pytest.raises(Stopped):

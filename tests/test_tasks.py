@@ -19,10 +19,11 @@ from engine.outfolder import OutFolder
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 from engine.survey import survey
+from engine.tasks import review
 from engine.tasks.catalog import TASKS, run_request
 from engine.tasks.features import features_task, version_names
 from engine.tasks.request import TASK_TYPES, parse_request, read_request, request_body
-from engine.tasks.review import DROPPED_NAME, drop_group, label_group
+from engine.tasks.review import DROPPED_NAME, MOVES_NAME, drop_group, label_group
 from engine.tasks.runner import run
 
 REQUESTS = Path(__file__).parents[1] / "configs"
@@ -307,6 +308,65 @@ def test_drop_a_group_moves_files_when_told_where_to(groups: Path, photos: Path,
     assert left == ["group.manifest", "light-1-7.png"], "links to moved files are gone, the last copy of a file is not"
     dropped = read_samples(groups / DROPPED_NAME)
     assert sum(dropped.path(sample).is_file() for sample in dropped) == 7
+
+
+@pytest.mark.parametrize("how", ["interrupted", "killed"])
+def test_moving_a_group_goes_on(
+    groups: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The third file is linked and not yet unlinked; of a kill nothing is written down but the moves."""
+    to = tmp_path / "rejected"
+    unlink, gone = Path.unlink, list[Path]()
+
+    def stops(path: Path, missing_ok: bool = False) -> None:
+        gone.extend([path] * (path.parent.name == photos.name))
+        if len(gone) == 3:
+            if how == "killed":
+                monkeypatch.setattr(review, "write_manifest", lambda *_: None)
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stops)
+        with pytest.raises(KeyboardInterrupt):
+            drop_group(groups, 2, to=to)
+    monkeypatch.undo()
+    dropped = read_samples(groups / DROPPED_NAME)
+    assert sum(dropped.path(sample).is_file() for sample in dropped) == (8 if how == "interrupted" else 6)
+    done = drop_group(groups, 2, to=to)
+    assert (done.changed, done.failures) == (0, ())
+    assert sorted(path.name for path in to.iterdir()) == [f"light-1-{n}.png" for n in range(8)]
+    assert not [path for path in photos.iterdir() if path.name.startswith("light-1")]
+    dropped = read_samples(groups / DROPPED_NAME)
+    assert len(dropped) == 8 and all(dropped.path(sample).parent.samefile(to) for sample in dropped)
+    assert not (groups / MOVES_NAME.format(2)).exists()
+    with pytest.raises(UsageError, match="it was taken out before"):
+        drop_group(groups, 2, to=to)
+
+
+def test_a_group_is_listed_once_however_often_it_is_dropped(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(path: Path, samples: Any) -> None:
+        if path.name != DROPPED_NAME:
+            raise KeyboardInterrupt
+        write_manifest(path, samples)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(review, "write_manifest", dies)
+        with pytest.raises(KeyboardInterrupt):
+            drop_group(groups, 2)
+    assert drop_group(groups, 2).changed == 8
+    assert len(read_samples(groups / DROPPED_NAME)) == 8
+
+
+def test_a_symbolic_link_is_moved_as_the_file_that_it_means(photos: Path, tmp_path: Path) -> None:
+    (photos / "light-1-0.png").unlink()
+    (photos / "light-1-0.png").symlink_to("light-1-1.png")
+    (photos / "light-1-9.png").symlink_to("light-1-1.png")
+    out, to = tmp_path / "out", tmp_path / "rejected"
+    grouped(photos, out)
+    assert drop_group(out, 2, to=to).failures == ()
+    assert not [path for path in photos.iterdir() if path.name.startswith("light-1")]
+    assert len(list(to.iterdir())) == 9 and all(path.is_file() for path in to.iterdir())
 
 
 def test_groups_that_are_not_there(groups: Path, photos: Path, tmp_path: Path) -> None:

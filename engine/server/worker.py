@@ -34,7 +34,7 @@ from engine.tasks.exporting import KIND as EXPORT
 from engine.tasks.exporting import NEW, Wanted, export_task, format_for, suggested_format
 from engine.tasks.preparing import prepared
 from engine.tasks.request import parse_request
-from engine.tasks.runner import TASK_NAME, Task, read_answer, run
+from engine.tasks.runner import Task, read_answer, run
 from engine.tasks.schema import AUTO_DEPLOY, ExportParams
 
 TASKS: Final = "tasks"
@@ -92,9 +92,8 @@ def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
         (folder / ERROR).unlink(missing_ok=True)
         begin(home, row.dataset_id, task_id)
         data = begun_with(home, row.dataset_id, task_id, dataset.name, dataset.map)
-        again = (folder / OUT / TASK_NAME).is_file()
         if row.kind == EXPORT:
-            run(export_of(row, data), folder / OUT, resume=again, stop=stop)
+            run(export_of(row, data), folder / OUT, resume=True, same_task=True, stop=stop)
             _register_export(home, row, read_answer(folder / OUT).get("result"), folder / OUT)
         else:
             beside = data_folder(dataset)
@@ -105,7 +104,8 @@ def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
                 request,
                 data,
                 folder / OUT,
-                resume=again,
+                resume=True,
+                same_task=True,
                 stop=stop,
                 shelf=Shelf(home),
                 allowed=inside.allowed,
@@ -118,7 +118,7 @@ def work(home: Path, task_id: str, roots: Roots, stop: Event) -> int:
             else:
                 named = request.config.manifest_path
                 other = prepared(request, data, allowed=inside.allowed, base=beside, read=read) if named else None
-                land(home, row.dataset_id, task_id, folder / OUT, other)
+                land(home, row.dataset_id, task_id, folder / OUT, other, dataset.map)
         write_bytes(folder / LANDED, b"")
         forget_base(home, row.dataset_id, task_id)
     except (Stopped, KeyboardInterrupt):

@@ -57,6 +57,7 @@ def run_request(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    same_task: bool = False,
     reporter: Reporter | None = None,
     stop: Event | None = None,
     shelf: Shelf | None = None,
@@ -77,7 +78,7 @@ def run_request(
     else:
         task = TASKS[request.task_type](request, dataset, shelf)
     task = replace(_exporting(task, request, dataset), notices=(*task.notices, *inside_note(dataset, out)))
-    return run(task, out, overwrite=overwrite, resume=resume, reporter=reporter, stop=stop)
+    return run(task, out, overwrite=overwrite, resume=resume, same_task=same_task, reporter=reporter, stop=stop)
 
 
 def _as_asked(dataset: Dataset, result: Dataset) -> Dataset:
@@ -109,7 +110,9 @@ def _exporting(task: Task, request: TaskRequest, dataset: Dataset) -> Task:
         wanted = Wanted(to, params, copy=True, seed=options.seed)
         try:
             written = this.out.folder / RESULT_NAME
-            result = _as_asked(dataset, read_samples(written)) if written.is_file() else dataset
+            result = dataset
+            if written.is_file():
+                result = _as_asked(dataset, read_samples(written, map=dataset.sources.map))
             done = export(result, wanted, this.out, folder=EXPORTS, stage=this.stage)
         except InputError as error:
             this.note(f"the export was not written: {error}")

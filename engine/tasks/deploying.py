@@ -142,6 +142,8 @@ def _deploy(
     shelf: Shelf,
 ) -> Outcome:
     models, trained = [], None
+    if is_trained(entries) and not this.cache.exists():  # what an earlier try has trained may be on the shelf already
+        shelf.check_free(_name_of(config, dataset), config.model_version)
     for entry, shelved in entries:
         if shelved is None:
             trained = shelved = _trained(this, dataset, config, options, shelf)
@@ -229,14 +231,13 @@ def _trained(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Para
     metrics = {name: value for name, value in choices.items() if name != "training_digest"}
     digest = str(choices.get("training_digest", ""))
     save_model(this.out, model, folder=_TRAINED, metrics=metrics, training_digest=digest, created=datetime.now())
-    name = config.model_name or _as_name(dataset.name)
-    return shelf.add(this.out.folder / _TRAINED, name=name, version=config.model_version)
+    return shelf.add(this.out.folder / _TRAINED, name=_name_of(config, dataset), version=config.model_version)
 
 
-def _as_name(name: str) -> str:
-    """The name of a data set as one that a model can have."""
-    plain = "".join(char if char.isalnum() or char in "_.-" else "-" for char in name).strip("-.")
-    return plain[:100] or "model"
+def _name_of(config: SmartTaskConfig, dataset: Dataset) -> str:
+    """What the model that is trained is called: by default as its data set, as far as a model can be."""
+    plain = "".join(char if char.isalnum() or char in "_.-" else "-" for char in dataset.name).strip("-.")
+    return config.model_name or plain[:100] or "model"
 
 
 # ---- The folder of a service. ----

@@ -8,8 +8,8 @@
     key_samples/        with collect_key_sample: the hard examples within confidence_scope, and key_samples.manifest
 
 Labels and their confidences stay as they are. Where the data set is OUT of auto labeling, its model and probabilities
-are used; what a person has confirmed or corrected since then tells how far they can be trusted. Knows nothing of the
-command line.
+are used; what a person has confirmed or corrected since then tells how far they can be trusted. A model from elsewhere,
+which may run anything, is only loaded where a person names it. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from engine.label.classifier import ImageClassifier
 from engine.label.fast import FOLDS
 from engine.label.plan import NETWORK_STAGE
 from engine.manifest import write_manifest
-from engine.models import ForeignClassifier, ForeignDetector, load_any, load_detector, read_model_info
+from engine.models import ForeignClassifier, ForeignDetector, load_any, load_detector, load_model, read_model_info
 from engine.predictions import Boxes
 from engine.prelabel import pre_label
 from engine.report import render
@@ -124,11 +124,12 @@ def hard_task(
         raise UsageError("labeled: models are trained out of fold, so neither train nor model can be given")
     notes = list(dataset.notes)
     own = dataset.sources.root / _MODEL_FOLDER
+    load = load_model if model is None else load_any  # a model that nobody named may have been downloaded with the data
     earlier = None if labeled else earlier_probabilities(dataset)
     said = None
     if earlier is not None and (model is None or model.resolve() == own.resolve()):
         said = Said(earlier.sources, earlier.labels, earlier.values, np.where(earlier.labeled, earlier.judges, NOBODY))
-        model = own if own.is_dir() else model
+        model = model or (own if own.is_dir() else None)
         notes.append(
             "this is a result of auto labeling: its probabilities are used" + (", its model too" if model else "")
         )
@@ -138,7 +139,7 @@ def hard_task(
         model = None
     folder = key_folder(key_sample_output) if collect_key_sample else None
     scope = confidence_scope or DEFAULT_SCOPE
-    loaded = load_any(model, device=device_of(options.device)) if model is not None else None
+    loaded = load(model, device=device_of(options.device)) if model is not None else None
     detector = loaded if isinstance(loaded, BoxDetector | ForeignDetector) else None
     classifier = None if isinstance(loaded, BoxDetector | ForeignDetector) else loaded
     encoder_of(options)  # so that wrong weights are said before anything is read

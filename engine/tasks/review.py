@@ -1,16 +1,19 @@
 """What a person does with the groups of a finished grouping: label one, or take one out.
 
 In: OUT of a grouping, and the number of a group. Changed: OUT/result.manifest and the manifest of the group's folder,
-each whole or not at all, so that both may be interrupted and given again. The features and the page stay as they were
-made. (CreateTask, auto grouping: images can be labeled or cleaned by group.)
+each whole or not at all, so that both may be interrupted and given again. While files are moved, OUT/dropped-N.moves
+has a line for each: what was killed goes on from there. The features and the page stay as they were made.
+(CreateTask, auto grouping: images can be labeled or cleaned by group.)
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +30,7 @@ from engine.tasks.runner import Status, read_answer
 from engine.tasks.schema import AUTO_GROUPING
 
 DROPPED_NAME: Final = "dropped.manifest"
+MOVES_NAME: Final = "dropped-{}.moves"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,9 @@ def drop_group(out: Path, number: int, *, to: Path | None = None, map: Sequence[
     """Take a group out of OUT/result.manifest; its samples go to OUT/dropped.manifest.
 
     to: a folder that the image files are moved to, never over another file; hard links to them in OUT/groups/N go.
-    Without it no file is touched. map: as for `read_samples`. A file that cannot be moved is a failure and
-    stays where it is. Raises InputError and UsageError as `label_group`, OutputError when `to` cannot be written.
+    Without it no file is touched. What was interrupted goes on when it is given again. map: as for `read_samples`. A
+    file that cannot be moved is a failure and stays where it is. Raises InputError and UsageError as `label_group`,
+    OutputError when `to` cannot be written.
     """
     attribute = _attribute(out, number)
     path, dropped_path = out / RESULT_NAME, out / DROPPED_NAME
@@ -94,17 +99,34 @@ def drop_group(out: Path, number: int, *, to: Path | None = None, map: Sequence[
     dropped: list[Sample] = []
     for sample in read_manifest(path):
         (dropped if _is_in(sample, attribute, number) else kept).append(sample)
-    _check_found(path, number, len(dropped))
-    earlier = list(read_manifest(dropped_path)) if dropped_path.is_file() else []
+    others: list[Sample] = []
+    before: list[Sample] = []  # of this group, by an earlier call
+    for sample in read_manifest(dropped_path) if dropped_path.is_file() else ():
+        (before if _is_in(sample, attribute, number) else others).append(sample)
+    listed = {sample.source for sample in dropped}
+    group = [*dropped, *(sample for sample in before if sample.source not in listed)]
+    sources = Sources(out, parse_prefixes(map))
+    rows = [] if to is None else [row for row, sample in enumerate(group) if not _lies_in(to, sample, sources)]
+    _check_found(path, number, len(dropped) + len(rows))
     # First the records, so that whatever happens to the files, no manifest names what is not there.
     own(out, DROPPED_NAME)
-    write_manifest(dropped_path, [*earlier, *dropped])
+    write_manifest(dropped_path, [*others, *group])
     write_manifest(path, kept)
     if to is None:
         return Reviewed(number, len(dropped))
-    moved, failures = _move(dropped, Sources(out, parse_prefixes(map)), to, _group_manifest(out, number).parent)
-    write_manifest(dropped_path, [*earlier, *moved])
-    return Reviewed(number, len(dropped), moved=len(dropped) - len(failures), failures=tuple(failures))
+    moves = MOVES_NAME.format(number)
+    own(out, moves)
+    moved, failures = 0, []
+    try:
+        for row, found in _moved(group, rows, sources, to, _group_manifest(out, number).parent, out / moves):
+            if isinstance(found, Failure):
+                failures.append(found)
+            else:
+                group[row], moved = found, moved + 1
+    finally:
+        write_manifest(dropped_path, [*others, *group])
+    (out / moves).unlink(missing_ok=True)
+    return Reviewed(number, len(dropped), moved=moved, failures=tuple(failures))
 
 
 def _attribute(out: Path, number: int) -> str:
@@ -132,40 +154,76 @@ def _group_manifest(out: Path, number: int) -> Path:
     return out / GROUPS_FOLDER / str(number) / GROUP_NAME
 
 
-def _move(dropped: Sequence[Sample], sources: Sources, to: Path, folder: Path) -> tuple[list[Sample], list[Failure]]:
-    """Move the files below `to`; the samples as they lie then, and what could not be moved."""
+def _lies_in(to: Path, sample: Sample, sources: Sources) -> bool:
+    with suppress(ImageError, OSError):
+        return sources.path(sample.source).parent.resolve() == to.resolve()
+    return False
+
+
+def _moved(
+    group: Sequence[Sample], rows: Iterable[int], sources: Sources, to: Path, folder: Path, moves: Path
+) -> Iterator[tuple[int, Sample | Failure]]:
+    """Move the files of these rows below `to`; for each the sample as it lies then, or why it could not be moved.
+
+    folder: of the group, whose hard links go. moves: a file that remembers them, also those of an earlier call.
+    """
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{to}: cannot be written: {error.strerror or error}") from error
     links = _inodes(folder)
-    moved: list[Sample] = []
-    failures: list[Failure] = []
-    for sample in dropped:
+    known = _known(moves)
+    paths: dict[int, Path] = {}
+    for row in rows:
         try:
-            path = sources.path(sample.source)
-            inode = _inode(path)
-            target = _moved(path, to)
-        except (ImageError, OSError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            failures.append(Failure(sample.source, "unreadable", f"was not moved: {reason}"))
-            moved.append(sample)
-            continue
-        for link in links.get(inode, ()):
-            link.unlink(missing_ok=True)
-        source = os.path.relpath(target.resolve(), sources.root.resolve())
-        moved.append(replace(sample, source=Path(source).as_posix()))
-    return moved, failures
+            paths[row] = sources.path(group[row].source)
+        except ImageError as error:
+            yield row, Failure(group[row].source, "unreadable", f"was not moved: {error}")
+    with moves.open("a") as record:
+        for row in sorted(paths, key=lambda row: not paths[row].is_symlink()):  # links while there is what they mean
+            sample, path = group[row], paths[row]
+            try:
+                target = known.get(sample.source)
+                if target is None or not _is_moved(path, target):
+                    inode = _inode(path)
+                    target = _placed(path, to)
+                    record.write(json.dumps([sample.source, os.fspath(target.resolve())]) + "\n")
+                    record.flush()  # before the file goes: who is killed now finds it
+                    for link in links.get(inode, ()):
+                        link.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                yield row, Failure(sample.source, "unreadable", f"was not moved: {error.strerror or error}")
+                continue
+            source = os.path.relpath(target.resolve(), sources.root.resolve())
+            yield row, replace(sample, source=Path(source).as_posix())
 
 
-def _moved(path: Path, to: Path) -> Path:
-    """Move a file below `to` under the first free name; a link is made first, which never replaces anything."""
+def _known(moves: Path) -> dict[str, Path]:
+    """Where the files lie that an interrupted call has moved, by their sources."""
+    known = {}
+    with suppress(FileNotFoundError):
+        for line in moves.read_text().splitlines():
+            with suppress(json.JSONDecodeError):  # the last line of a killed call
+                source, target = json.loads(line)
+                known[source] = Path(target)
+    return known
+
+
+def _is_moved(path: Path, target: Path) -> bool:
+    """Whether a file lies at the target, and at its path it does not, or as a link that is still to go."""
+    return target.is_file() and (not os.path.lexists(path) or (path.exists() and path.samefile(target)))
+
+
+def _placed(path: Path, to: Path) -> Path:
+    """Make a file appear below `to` under the first free name; a link is made first, which never replaces anything.
+    What is a symbolic link becomes the file that it means."""
     stem, extension = os.path.splitext(safe_name(path.name))
     count = 1
     while True:
         target = to / (f"{stem}{extension}" if count == 1 else f"{stem}-{count}{extension}")
         try:
-            os.link(path, target)
+            os.link(os.path.realpath(path), target)
         except FileExistsError:
             count += 1
             continue
@@ -178,7 +236,6 @@ def _moved(path: Path, to: Path) -> Path:
             part = to / f".{target.name}.part"  # another file system
             shutil.copy2(path, part)
             part.replace(target)
-        path.unlink()
         return target
 
 

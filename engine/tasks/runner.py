@@ -2,7 +2,7 @@
 
 OUT/task.json is the specification's task answer (status, progress, config, result, ...), with failures, timings and
 notices besides. It is written when the task begins, while it runs and when it ends, so that a killed run says
-"running" for ever and --resume knows where to go on: what a job keeps in OUT/CACHE survives until the task succeeds.
+"running" for ever and --resume knows what may go on: what a job keeps in OUT/CACHE survives until the task succeeds.
 The command line, Python and a server wrap `run` and add nothing. Knows nothing of images.
 """
 
@@ -27,6 +27,9 @@ from engine.outfolder import JOURNAL, OutFolder
 
 TASK_NAME: Final = "task.json"
 CACHE: Final = ".labelengine-cache"
+
+#: Parameters of how a task is computed, not of what it is: it goes on with others.
+_HOW: Final = ("device", "threads")
 
 #: Seconds between two writes of task.json while a stage runs.
 _EVERY: Final = 2.0
@@ -78,10 +81,10 @@ class Task:
     """What is to be done, and how it is told apart.
 
     job: the work; it gets the `Run`. kind: a task type, or the name of a command. config: what was asked for, as JSON
-    values; `--resume` goes on with a task only if this is the same. dataset: its name. stages: the share of the time
-    that each is expected to take, from which progress is made; in percent where some stand for others. files: what will
-    be read, which no clearing of OUT may delete. digest: what tells the data from others of the same name. notices:
-    what is known already.
+    values; `--resume` goes on with a task only if this (but for _HOW) and the data are the same. dataset: its name.
+    stages: the share of the time that each is expected to take, from which progress is made; in percent where some
+    stand for others. files: what will be read, which no clearing of OUT may delete. digest: what tells the data from
+    others of the same name. notices: what is known already.
     """
 
     job: Callable[[Run], Outcome]
@@ -237,6 +240,7 @@ def run(
     *,
     overwrite: bool = False,
     resume: bool = False,
+    same_task: bool = False,
     reporter: Reporter | None = None,
     stop: Event | None = None,
 ) -> dict[str, Any]:
@@ -244,16 +248,21 @@ def run(
 
     out: a new or empty folder. overwrite: replace what an earlier run wrote there. resume: go on with a run that was
     stopped or killed, and do not repeat one that is finished. A run that failed left no manifest and may be tried again
-    as it is.
+    as it is. same_task: nobody else writes to `out`: the task there is this one, though its data may have changed
+    meanwhile; a finished one is then done again.
 
-    Raises OutputError when `out` may not be written to, Stopped when `stop` was set, and what the job raises; in the
-    last two cases task.json says so.
+    Raises OutputError when `out` may not be written to or holds another task, Stopped when `stop` was set, and what the
+    job raises; in the last two cases task.json says so.
     """
-    before, identity = _earlier(out), task_id(task)
-    if resume and not overwrite and before.get("status") == Status.SUCCEEDED:
-        return _finished(before, identity, out)
+    identity = task_id(task)
+    before = _earlier(out)  # after the data were read, which takes a while: another run may have ended
+    if not overwrite:
+        if resume and before.get("status") == Status.SUCCEEDED and before.get("task_id") == identity:
+            return before
+        _check_resumable(out, before, resume)
+        if resume and not same_task:
+            _check_same(out, before, task, identity)
     again = resume or overwrite or before.get("status") == Status.FAILED
-    _check_resumable(out, before, again)
     with OutFolder(out, overwrite=again, inputs=task.files) as folder:
         if not resume:
             shutil.rmtree(out / CACHE, ignore_errors=True)
@@ -262,6 +271,7 @@ def run(
         for line in task.notices:
             this.note(line)
         try:
+            this.write()
             outcome = task.job(this)
             this.result, this.failures = outcome.result, outcome.failures
             this.succeed()
@@ -274,14 +284,22 @@ def run(
             raise
         finally:
             answer = _write_last(this)
-    shutil.rmtree(out / CACHE, ignore_errors=True)
+        shutil.rmtree(out / CACHE, ignore_errors=True)
     return answer
 
 
 def task_id(task: Task) -> str:
-    """The same for the same task on the same data: 32 hexadecimal digits."""
-    told = json.dumps([task.kind, task.dataset, task.digest(), task.config], sort_keys=True)
+    """The same for the same task on the same data, however it is computed: 32 hexadecimal digits."""
+    told = json.dumps([task.kind, task.dataset, task.digest(), _asked(task.config)], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for, each parameter by itself, whether they were given by name or as entries of a request."""
+    given = config.get("parameters") or {}
+    named = given if isinstance(given, Mapping) else {each.get("label"): each.get("value") for each in given}
+    parameters = {f"parameters.{name}": value for name, value in named.items() if name not in _HOW}
+    return {name: value for name, value in config.items() if name != "parameters"} | parameters
 
 
 def read_answer(out: Path) -> dict[str, Any]:
@@ -306,19 +324,35 @@ def _earlier(out: Path) -> dict[str, Any]:
         return {}
 
 
-def _finished(before: dict[str, Any], identity: str, out: Path) -> dict[str, Any]:
-    if before.get("task_id") != identity:
-        raise OutputError(
-            f"{out}: holds the finished result of another task, or of other data; --overwrite replaces it"
-        )
-    return before
-
-
-def _check_resumable(out: Path, before: dict[str, Any], again: bool) -> None:
-    if not again and before.get("status") in (Status.RUNNING, Status.STOPPED):
+def _check_resumable(out: Path, before: dict[str, Any], resume: bool) -> None:
+    if not resume and before.get("status") in (Status.RUNNING, Status.STOPPED):
         raise OutputError(
             f"{out}: holds a task that did not end; --resume goes on with it, --overwrite begins it again"
         )
+
+
+def _check_same(out: Path, before: dict[str, Any], task: Task, identity: str) -> None:
+    """Raise OutputError where another task than this one would lose what it has."""
+    if before.get("task_id") == identity:
+        return
+    if before.get("status") == Status.SUCCEEDED:
+        raise OutputError(
+            f"{out}: holds the finished result of another task, or of other data; --overwrite replaces it"
+        )
+    if before.get("status") in (Status.RUNNING, Status.STOPPED):
+        raise OutputError(
+            f"{out}: holds another task that did not end ({_difference(before, task)}); "
+            "--overwrite replaces it, or choose a new folder"
+        )
+
+
+def _difference(before: dict[str, Any], task: Task) -> str:
+    """In what the task of an earlier run was another one."""
+    if before.get("task_type") != task.kind:
+        return f"{before.get('task_type')}, got {task.kind}"
+    was, asked = _asked(before.get("config") or {}), _asked(json.loads(as_json(task.config)))
+    names = [name for name in was | asked if was.get(name) != asked.get(name)]
+    return f"with other {', '.join(names)}" if names else "of other data"
 
 
 def _write_last(this: Run) -> dict[str, Any]:
