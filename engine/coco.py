@@ -3,12 +3,14 @@
 A document lists images (`file_name`, `width`, `height`), categories, and annotations with a `bbox` (x, y, width,
 height in pixels). Read are boxes: an outline beside a box is passed over and counted, one without a box is a polygon;
 regions of many objects (`iscrowd`) are no objects. An image of the document that has no annotation is one on which
-somebody drew nothing. Knows nothing of folders, or of where images lie.
+somebody drew nothing; where there are some, but none that could be read, the drawing says so (`is_empty`). Knows
+nothing of folders, or of where images lie.
 """
 
 from __future__ import annotations
 
-import math
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from typing import Any, Final
 import orjson
 
 from engine.errors import Failure, InputError
-from engine.samples import Drawing, Shape
+from engine.files import as_json
+from engine.samples import LONGEST_SIDE, UNREAD_KEY, Drawing, Shape
 
 #: What COCO can say of shapes.
 COCO_KINDS: Final = ("bndbox", "polygon")
@@ -56,8 +59,8 @@ def looks_like_coco(content: bytes) -> bool:
 def parse_coco(content: bytes, place: str) -> CocoDocument:
     """A document; `place` names it in messages. Raises InputError when it is none."""
     try:
-        told = orjson.loads(content.removeprefix(_MARK))
-    except orjson.JSONDecodeError as error:
+        told = _loaded(content.removeprefix(_MARK))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: must be JSON, is not: {error}") from None
     if not isinstance(told, dict) or not all(isinstance(told.get(key), list) for key in _KEYS):
         raise InputError(f"{place}: must be a COCO document with the lists {', '.join(_KEYS)}")
@@ -65,6 +68,7 @@ def parse_coco(content: bytes, place: str) -> CocoDocument:
     images = _images(told["images"], place)
     shapes: dict[Any, list[Shape]] = {number: [] for number in images}
     failures: list[Failure] = []
+    unread: Counter[Any] = Counter()  # by image
     outlines = crowds = 0
     for at, annotation in enumerate(told["annotations"]):
         where = f"{place}: annotations[{at}]"
@@ -73,11 +77,13 @@ def parse_coco(content: bytes, place: str) -> CocoDocument:
             failures.append(Failure(place, "annotation", f"{where}: image_id must be that of an image, got {number!r}"))
         elif annotation.get("iscrowd") == 1:
             crowds += 1
+            unread[number] += 1
         else:
             try:
                 shape = _shape(annotation, names)
             except InputError as error:
                 failures.append(Failure(images[number][0], "annotation", f"{where}: {error}"))
+                unread[number] += 1
                 continue
             outlines += shape.kind == "bndbox" and bool(annotation.get("segmentation"))
             shapes[number].append(shape)
@@ -85,8 +91,17 @@ def parse_coco(content: bytes, place: str) -> CocoDocument:
     for number, (name, size) in images.items():
         mine = tuple(shapes[number])
         scored = bool(mine) and all(shape.confidence is not None for shape in mine)
-        found.append(CocoImage(name, Drawing(mine, size, filename=name.rpartition("/")[2]), scored))
+        extra = {UNREAD_KEY: str(unread[number])} if unread[number] else {}
+        found.append(CocoImage(name, Drawing(mine, size, filename=name.rpartition("/")[2], extra=extra), scored))
     return CocoDocument(tuple(found), tuple(failures), outlines, crowds)
+
+
+def _loaded(content: bytes) -> Any:
+    """The values of JSON. Raises ValueError or RecursionError."""
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:  # half a surrogate pair, as a label may hold, is fine
+        return json.loads(content)
 
 
 def _categories(told: Iterable[Any], place: str) -> dict[int, str]:
@@ -107,7 +122,7 @@ def _images(told: Iterable[Any], place: str) -> dict[Any, tuple[str, tuple[int, 
         if not isinstance(number, int | str) or not isinstance(name, str) or not name or number in found:
             raise InputError(f"{place}: images[{at}]: must have an id of its own and a file_name")
         sides = [image.get(side) for side in ("width", "height")]
-        known = all(isinstance(side, int) and side > 0 for side in sides)
+        known = all(isinstance(side, int) and 0 < side <= LONGEST_SIDE for side in sides)
         found[number] = name.replace("\\", "/"), (sides[0], sides[1], 3) if known else None
     return found
 
@@ -134,7 +149,7 @@ def _shape(annotation: Mapping[str, Any], names: Mapping[int, str]) -> Shape:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def format_coco(
@@ -159,7 +174,7 @@ def format_coco(
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in numbers.items()],
     }
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2), written
+    return as_json(document), written
 
 
 def _annotation(number: int, image_id: int, category_id: int, shape: Shape) -> dict[str, Any]:

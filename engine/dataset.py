@@ -281,8 +281,8 @@ def write_dataset(
     changed in one place changes in both; "copy" always copies.
     `out` must be new or empty; with `overwrite` what an earlier call wrote there is replaced, and nothing else.
 
-    In a folder a machine's labels stand where no person labeled the sample; they look like a person's, a note says how
-    many. Images that cannot be read are failures. Raises OutputError when `out` cannot be written, UsageError.
+    In a folder a machine's labels stand where no person gave any of their type; they look like a person's, a note says
+    how many. Images that cannot be read are failures. Raises OutputError when `out` cannot be written, UsageError.
     """
     if to not in TARGETS:
         raise UsageError(f"format to write must be one of {', '.join(TARGETS)}, got {to!r}")

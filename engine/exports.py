@@ -1,10 +1,10 @@
 """Samples -> folders: tree, tile, VOC, YOLO, COCO: the way back of `folders`.
 
-Images are placed under their own file name, made safe; a clash gets `-2`, `-3`, ... in the order of the samples. A
-person's labels stand for a sample; where there are none, a machine's labels are written as if they were a person's,
-and counted in a note, for no folder can say "to be confirmed". What the format cannot express is counted in a note,
-and is a failure of the sample where that leaves it without its label. An image that cannot be read is a failure; the
-rest goes on.
+Images are placed under their own file name, made safe; a clash gets `-2`, `-3`, ... in the order of the samples. Of
+each type of labels a person's stand for a sample; where there are none, a machine's are written as if they were a
+person's, and counted in a note, for no folder can say "to be confirmed". What the format cannot express is counted in a
+note, and is a failure of the sample where that leaves it without its label. An image that cannot be read is a failure;
+the rest goes on.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import orjson
-
 from engine.coco import COCO_KINDS, format_coco
 from engine.errors import Failure, ImageError, OutputError
+from engine.files import as_json
 from engine.folders.classified import LABELS_FILE
 from engine.folders.listing import IMAGE_EXTENSIONS, ending_of, stem_of
 from engine.folders.sizes import drawings_of, image_size, known_size
@@ -61,9 +60,9 @@ _CLIPPED: Final = "{} boxes reached out of their image and were clipped"
 
 
 def standing_labels(sample: Sample) -> tuple[Label, ...]:
-    """The labels that count: a person's; a machine's where there are none."""
-    human = tuple(label for label in sample.labels if label.by_human)
-    return human or sample.labels
+    """The labels that count: a person's; a machine's where there are none of their type."""
+    signed = sample.signed
+    return tuple(label for label in sample.labels if label.by_human or label.type not in signed)
 
 
 def write_tree(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, copy: bool = False) -> Tally:
@@ -79,7 +78,7 @@ def write_tree(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
                 folders[name] = out.claim_folder(safe_name(name))
     renamed = {folder: name for name, folder in folders.items() if folder != name}
     used: set[str] = set()
-    for sample in _images(samples, tally):
+    for sample in _images(samples, tally, drawn=False):
         _count_drawings(sample, tally)
         names = _class_labels(sample)
         folder = folders[names[0]] if len(names) == 1 else ""
@@ -91,7 +90,7 @@ def write_tree(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
             tally.counts["labels"] += bool(folder)
             used.add(folder)
     if written := {folder: name for folder, name in renamed.items() if folder in used}:
-        out.write(LABELS_FILE, orjson.dumps(written, option=orjson.OPT_INDENT_2))
+        out.write(LABELS_FILE, as_json(written))
         tally.losses[_RENAMED] += len(written)
     return tally
 
@@ -99,12 +98,12 @@ def write_tree(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
 def write_tile(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, copy: bool = False) -> Tally:
     """`1.jpg`, `1.txt` with one label a line; no txt for unlabeled images."""
     tally = Tally()
-    for sample in _images(samples, tally):
+    for sample in _images(samples, tally, drawn=False):
         _count_drawings(sample, tally)
         placed = _place(sample, sources, out, "", tally, copy=copy, sidecar=".txt")
         lines = list(filter(None, (_one_line(name, tally) for name in _class_labels(sample))))
         if placed is not None and lines:
-            out.write(stem_of(placed) + ".txt", "".join(f"{line}\n" for line in lines).encode())
+            out.write(stem_of(placed) + ".txt", _text(lines))
             tally.counts["labels"] += len(lines)
     return tally
 
@@ -112,7 +111,7 @@ def write_tile(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
 def write_voc_folder(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, copy: bool = False) -> Tally:
     """`1.jpg`, `1.xml` with every shape; no xml for unlabeled images. Several drawings of a sample become one."""
     tally = Tally()
-    for sample in _images(samples, tally):
+    for sample in _images(samples, tally, drawn=True):
         tally.losses[_NO_LABELS] += len(_class_labels(sample))
         placed = _place(sample, sources, out, "", tally, copy=copy, sidecar=".xml")
         drawing = _one_drawing(sample, tally)
@@ -129,8 +128,9 @@ def write_voc_folder(samples: Iterable[Sample], sources: Sources, out: OutFolder
 def write_yolo(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, copy: bool = False) -> Tally:
     """obj.names (sorted), obj.data, train.txt, valid.txt, obj_train_data/ with images and boxes.
 
-    A box keeps its name and rectangle only; other shapes are left out. EVAL goes to valid.txt; TRAIN, and labeled
-    images of no usage, to train.txt; the rest is listed in neither.
+    A box keeps its name and rectangle only; other shapes are left out, and an image that has nothing else goes without
+    a txt, for an empty one says that nothing is there. EVAL goes to valid.txt; TRAIN, and labeled images of no usage,
+    to train.txt; the rest is listed in neither.
     """
     tally = Tally()
     samples = list(samples)
@@ -139,55 +139,62 @@ def write_yolo(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
     names = sorted({_one_line(shape.name, tally) for shape in boxes} - {""})
     index = {name: number for number, name in enumerate(names)}
     lists: dict[str, list[str]] = {"train.txt": [], "valid.txt": []}
-    for sample in _images(samples, tally, usages=True):
+    for sample in _images(samples, tally, drawn=True, usages=True):
         tally.losses[_NO_LABELS] += len(_class_labels(sample))
         placed = _place(sample, sources, out, YOLO_FOLDER, tally, copy=copy, sidecar=".txt")
         if placed is None:
             continue
         drawing = _one_drawing(sample, tally)
         size = None if drawing is None else _size(sample, drawing, sources, tally)
-        if drawing is not None and size is not None:
-            lines = _box_lines(sample, drawing, size, index, tally)
-            out.write(stem_of(placed) + ".txt", "".join(f"{line}\n" for line in lines).encode())
+        lines = [] if drawing is None or size is None else _box_lines(sample, drawing, size, index, tally)
+        labeled = bool(lines) or (drawing is not None and size is not None and drawing.is_empty)
+        if labeled:
+            out.write(stem_of(placed) + ".txt", _text(lines))
             tally.counts["labels"] += 1
             tally.counts["shapes"] += len(lines)
         if sample.usage == "EVAL":
             lists["valid.txt"].append(placed)
-        elif sample.usage == "TRAIN" or (not sample.usage and size is not None):
+        elif sample.usage == "TRAIN" or (not sample.usage and labeled):
             lists["train.txt"].append(placed)
         elif sample.usage:
             tally.losses[_NEITHER_LIST] += 1
     for name, images in lists.items():
-        out.write(name, "".join(f"{image}\n" for image in images).encode())
-    out.write("obj.names", "".join(f"{name}\n" for name in names).encode())
+        out.write(name, _text(images))
+    out.write("obj.names", _text(names))
     data = f"classes = {len(names)}\ntrain = train.txt\nvalid = valid.txt\nnames = obj.names\nbackup = backup/\n"
     out.write("obj.data", data.encode())
     return tally
 
 
 def write_coco(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, copy: bool = False) -> Tally:
-    """images/1.jpg, annotations.json: rectangles and polygons as COCO instances, with `score` where a machine drew.
+    """images/1.jpg, annotations.json: rectangles and polygons as COCO instances, with `score` where a machine drew, and
+    nobody signed.
 
     Where samples have usages, there is a file for each: annotations-train.json, annotations-eval.json, ... An image on
-    which somebody drew nothing is listed, too; one that nobody labeled is not.
+    which somebody drew nothing is listed, too; one that nobody labeled is not, nor one with nothing that COCO knows.
     """
     tally = Tally()
     listed: list[tuple[str, str, tuple[int, int, int], Drawing]] = []
-    for sample in _images(samples, tally, usages=True):
+    for sample in _images(samples, tally, drawn=True, usages=True):
         tally.losses[_NO_LABELS] += len(_class_labels(sample))
         placed = _place(sample, sources, out, COCO_FOLDER, tally, copy=copy)
-        drawing = _one_drawing(sample, tally)
+        drawing = _one_drawing(_without_signed_scores(sample), tally)
         size = None if placed is None or drawing is None else _size(sample, drawing, sources, tally)
-        if placed is not None and drawing is not None and size is not None:
-            listed.append((sample.usage.lower(), placed.removeprefix(f"{COCO_FOLDER}/"), size, drawing))
+        if placed is None or drawing is None or size is None:
+            continue
+        known = tuple(shape for shape in drawing.shapes if shape.kind in COCO_KINDS)
+        for shape in drawing.shapes:
+            if shape.kind not in COCO_KINDS:
+                tally.losses[f"{{}} shapes of kind {shape.kind} were left out: COCO knows boxes and polygons only"] += 1
+        if known or drawing.is_empty:
+            place = placed.removeprefix(f"{COCO_FOLDER}/")
+            listed.append((sample.usage.lower(), place, size, replace(drawing, shapes=known)))
             tally.counts["labels"] += 1
-    names = sorted({shape.name for *_, drawing in listed for shape in drawing.shapes if shape.kind in COCO_KINDS})
+    names = sorted({shape.name for *_, drawing in listed for shape in drawing.shapes})
     for usage in sorted({usage for usage, *_ in listed}) or [""]:
         mine = [(name, size, drawing) for of, name, size, drawing in listed if of == usage]
         document, written = format_coco(mine, names)
         tally.counts["shapes"] += written.total()
-        for shape in (shape for *_, drawing in mine for shape in drawing.shapes if shape.kind not in COCO_KINDS):
-            tally.losses[f"{{}} shapes of kind {shape.kind} were left out: COCO knows boxes and polygons only"] += 1
         out.write(f"annotations{'-' * bool(usage)}{usage}.json", document)
     return tally
 
@@ -216,13 +223,14 @@ def _box_lines(
     return lines
 
 
-def _images(samples: Iterable[Sample], tally: Tally, *, usages: bool = False) -> Iterator[Sample]:
-    """The samples that are images; counts the others, and what no format (or none without `usages`) can say of them."""
+def _images(samples: Iterable[Sample], tally: Tally, *, drawn: bool, usages: bool = False) -> Iterator[Sample]:
+    """The samples that are images; counts the others, and what no format (or none without `usages`) can say of them.
+    drawn: whether the format has drawings, or labels of whole images."""
     for sample in samples:
         if not sample.is_image:
             tally.losses[_NOT_IMAGES] += 1
             continue
-        if sample.labels and not any(label.by_human for label in sample.labels):
+        if any(not label.by_human and _is_drawn(label) == drawn for label in standing_labels(sample)):
             tally.losses[_UNCONFIRMED] += 1
         tally.losses[_NO_USAGE] += bool(sample.usage) and not usages
         yield sample
@@ -292,6 +300,23 @@ def _one_drawing(sample: Sample, tally: Tally) -> Drawing | None:
     if len(drawings) < 2:
         return drawings[0] if drawings else None
     return replace(drawings[0], shapes=tuple(shape for drawing in drawings for shape in drawing.shapes))
+
+
+def _without_signed_scores(sample: Sample) -> Sample:
+    """The sample, what people drew without confidences: those that a file still has are what a machine once thought."""
+    return replace(sample, labels=tuple(_without_scores(each) if each.by_human else each for each in sample.labels))
+
+
+def _without_scores(label: Label) -> Label:
+    if label.drawing is None:
+        return label
+    shapes = tuple(replace(shape, confidence=None) for shape in label.drawing.shapes)
+    return replace(label, drawing=replace(label.drawing, shapes=shapes))
+
+
+def _text(lines: Iterable[str]) -> bytes:
+    """The lines of a text file, UTF-8; half a surrogate pair, which a label may hold, goes as labels.csv has it."""
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogatepass")
 
 
 def _one_line(name: str, tally: Tally | None = None) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
@@ -65,6 +65,16 @@ STATES: Final = (
 STATE_KEY: Final = "@labelengine:sample_state"
 SIZE_KEY: Final = "@modelarts:size"
 HARD_REASONS_KEY: Final = "@modelarts:hard_reasons"
+#: All marks of a hard example, among the attributes of a sample or label (tables 13 to 15).
+HARD_KEYS: Final = frozenset({HARD_REASONS_KEY, "@modelarts:hard", "@modelarts:hard_coefficient"})
+
+#: Sides of an image, in pixels at most: what every whole number that holds one can hold (int32).
+LONGEST_SIDE: Final = 2**31 - 1
+
+#: Keys in `extra` of a drawing that tell of objects which could not be understood: those of a VOC file itself; how many
+#: a file of another format had.
+BROKEN_KEY: Final = "object"
+UNREAD_KEY: Final = "labelengine-unread"
 
 #: Points of each shape: how many (min, max; None = any), in the API's `@modelarts:feature` form.
 SHAPE_POINTS: Final[dict[str, tuple[int, int | None]]] = {
@@ -142,6 +152,11 @@ class Drawing:
     mask_source: str | None = None
     extra: Mapping[str, Any] = field(default_factory=_nothing)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says that nothing is there: an object that could not be understood is not nothing."""
+        return not self.shapes and BROKEN_KEY not in self.extra and UNREAD_KEY not in self.extra
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
@@ -208,13 +223,19 @@ class Sample:
 
     @builtins.property
     def state(self) -> str:
-        """One of STATES: what a team set, else NONE (no label), ALL (a person labeled it) or AUTO_ANNOTATION."""
+        """One of STATES: what a team set, else NONE (no label), AUTO_ANNOTATION (the labels of a type are a machine's
+        alone) or ALL."""
         team_state = self.property.get(STATE_KEY)
         if isinstance(team_state, str):
             return normal_state(team_state)
         if not self.labels:
             return "NONE"
-        return "ALL" if any(label.by_human for label in self.labels) else "AUTO_ANNOTATION"
+        return "ALL" if self.signed == {label.type for label in self.labels} else "AUTO_ANNOTATION"
+
+    @builtins.property
+    def signed(self) -> frozenset[str]:
+        """The types of labels of which a person gave some; those of a machine do not count beside them."""
+        return frozenset(label.type for label in self.labels if label.by_human)
 
     @builtins.property
     def is_image(self) -> bool:
@@ -225,6 +246,12 @@ class Sample:
         """Every rectangle drawn on this sample, over all its labels."""
         drawings = (label.drawing for label in self.labels if label.drawing is not None)
         return tuple(shape for drawing in drawings for shape in drawing.shapes if shape.kind == "bndbox")
+
+
+def unmarked(sample: Sample) -> Sample:
+    """The sample without marks of a hard example of its own; its labels have theirs."""
+    kept = {key: value for key, value in sample.property.items() if key not in HARD_KEYS}
+    return replace(sample, hard=None, hard_coefficient=None, property=kept)
 
 
 def normal_state(state: str) -> str:

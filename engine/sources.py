@@ -26,11 +26,16 @@ class Sources:
     root: Path
     prefixes: tuple[tuple[str, Path], ...] = ()
 
+    @property
+    def map(self) -> tuple[str, ...]:
+        """The prefixes as `--map` takes them."""
+        return tuple(f"{prefix}={folder}" for prefix, folder in self.prefixes)
+
     def path(self, source: str) -> Path:
         """The local path of a source. Raises ImageError (kind "remote") for a URI that no prefix maps."""
         for prefix, folder in self.prefixes:
-            if source.startswith(prefix):
-                return folder / source[len(prefix) :]
+            if _is_below(source, prefix):
+                return folder / source[len(prefix) :].lstrip("/")  # `folder / "/1.jpg"` would be /1.jpg
         if source.startswith("file://"):
             try:
                 return Path(unquote(urlsplit(source).path))
@@ -51,12 +56,19 @@ def is_uri(source: str) -> bool:
     return _SCHEME.match(source) is not None
 
 
+def _is_below(source: str, prefix: str) -> bool:
+    """Whether a source begins with a prefix and this ends where a part of its path does: `s3://b` is none of
+    `s3://b2/1.jpg`."""
+    return source.startswith(prefix) and (prefix.endswith("/") or source[len(prefix) :][:1] in ("", "/"))
+
+
 def parse_prefixes(entries: Sequence[str]) -> tuple[tuple[str, Path], ...]:
-    """`["s3://bucket/=dir/"]` -> ((`s3://bucket/`, Path("dir")),), longest prefix first. Raises UsageError."""
+    """`["s3://bucket/=/data/"]` -> ((`s3://bucket/`, Path("/data")),), longest prefix first. A relative folder is one
+    of where this is read, and comes out absolute. Raises UsageError."""
     prefixes = []
     for entry in entries:
         prefix, equals, folder = entry.partition("=")
         if not (equals and folder and is_uri(prefix)):
             raise UsageError(f"--map: must be SCHEME://PREFIX=FOLDER, got {entry!r}")
-        prefixes.append((prefix, Path(folder)))
+        prefixes.append((prefix, Path(folder).absolute()))
     return tuple(sorted(prefixes, key=lambda pair: -len(pair[0])))

@@ -17,9 +17,11 @@ from __future__ import annotations
 import json
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from stat import S_ISREG
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 from xml.etree.ElementTree import Element
@@ -29,7 +31,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 
 from engine.errors import Failure, InputError, OutputError, VocError
 from engine.files import write_bytes
-from engine.samples import SHAPE_POINTS, Drawing, Shape
+from engine.samples import LONGEST_SIDE, SHAPE_POINTS, Drawing, Shape
 
 #: What an element holds, comparable and printable: its text; or, when it holds more, a dict of `@attribute`, `#text`,
 #: and of each child's Tree under its tag (several with one tag: a list). Children of one tag that do not stand
@@ -38,6 +40,7 @@ Tree: TypeAlias = "str | dict[str, Any]"
 
 _OWN_PROPERTIES: Final = "labelengine-json"  # properties that plain elements cannot hold
 _DEEPEST: Final = 100  # levels of elements; nobody's annotation has ten
+_MOST_BYTES: Final = 64 << 20  # of a file: 200,000 objects
 _CLIP: Final = 80  # characters of a bad value that a message shows
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z_][\w.\-]*", re.ASCII)
 _TAG: Final = re.compile(r"(?:\{([^{}]*)\})?([^\s<>&\"'=/{}@#\d.\-][^\s<>&\"'=/{}]*)")
@@ -57,12 +60,17 @@ _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 def read_voc(path: Path) -> tuple[Drawing, tuple[Failure, ...]]:
     """What a VOC file says, and a Failure (kind "annotation") for each of its objects that cannot be understood.
 
-    Raises VocError when the file cannot be read or is not VOC at all.
+    Raises VocError when the file cannot be read, is too large or none, or is not VOC at all.
     """
     try:
-        content = path.read_bytes()
+        if not S_ISREG(os.stat(path).st_mode):  # before it is opened: a pipe would wait for a writer
+            raise VocError(f"{path}: cannot be read: it is not a regular file")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise VocError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(content) > _MOST_BYTES:
+        raise VocError(f"{path}: must have at most {_MOST_BYTES:,} bytes, got more")
     return parse_voc(content, str(path))
 
 
@@ -300,6 +308,8 @@ def _read_size(tree: Any) -> tuple[int, int, int] | None:
     width, height, depth = (round(number) for number in _at(numbers, "width height depth"))
     if min(width, height, depth) < 0:
         raise InputError(f"must not be negative, got {width} x {height} x {depth}")
+    if max(width, height, depth) > LONGEST_SIDE:
+        raise InputError(f"must be at most {LONGEST_SIDE}, got {_clip(f'{width} x {height} x {depth}')}")
     return (width, height, depth) if width and height else None
 
 

@@ -180,6 +180,13 @@ def test_states(data: Dataset) -> None:
     assert found(data, state="ALL") == [0, 2, 4]
 
 
+def test_labels_of_each_type_wait_by_themselves(data: Dataset) -> None:
+    """Boxes of a machine on an image that people gave a label: it is labeled, and its boxes are to be confirmed."""
+    mixed = data.with_samples([replace(data[3], labels=(named("cat"), *data[3].labels))])
+    assert found(mixed, state="AUTO_ANNOTATION") == [0] and found(mixed, state="ALL") == [0]
+    assert replace(data[1], labels=(*data[1].labels, named("cat"))).state == "ALL"  # a machine's count no more
+
+
 def test_ids(data: Dataset) -> None:
     assert known_id(data[0]) == "first"
     assert len(known_id(data[5])) == 32 and known_id(data[5]) == known_id(Sample("none.png"))

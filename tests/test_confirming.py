@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import draw
 
 from engine.decisions import write_decisions, write_labels
 from engine.errors import EngineError, InputError, UsageError
 from engine.manifest import read_manifest, write_manifest
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, STATE_KEY, Drawing, Label, Sample, Shape
 from engine.tasks.confirming import Confirmed, confirm, difficulty, is_automatic
-from engine.voc import write_voc
+from engine.voc import read_voc, write_voc
 
 MACHINE = "modelarts/active-learning"
 
@@ -103,7 +104,7 @@ def test_all_become_a_persons(out: Path) -> None:
                 assert (label.creation_time or "") > "2026-01-01 00:00:00"
                 assert (label.confidence, label.hard, label.hard_coefficient) == (None, None, None)
         assert (after[source].hard, after[source].hard_coefficient) == (None, None)
-        assert after[source].state == "ALL"
+        assert after[source].state == ("AUTO_ANNOTATION" if source == "b/6.jpg" else "ALL"), "its boxes still wait"
 
 
 def test_what_else_a_line_says_is_kept(out: Path) -> None:
@@ -318,3 +319,38 @@ def test_boxes_of_a_machine_can_be_rejected(tmp_path: Path) -> None:
     assert first.labels == (day,) and second.labels[1].by_human
     with pytest.raises(UsageError, match="label_type: must be 0 or 1"):
         confirm(path, all=True, label_type=2)
+
+
+@pytest.mark.parametrize(("loc", "map"), [("../labeled/a.xml", False), ("s3://b/a.xml", True)])
+def test_boxes_that_lie_elsewhere_are_signed_in_a_file_of_their_own(tmp_path: Path, loc: str, map: bool) -> None:
+    """Nothing is written outside the folder of the manifest."""
+    sure = Shape("lamp", "bndbox", ((1, 1), (6, 9)), confidence=0.7, hard_coefficient=0.4, hard_reasons=(3,))
+    write_voc(tmp_path / "labeled" / "a.xml", Drawing((sure,), (32, 24, 3)))
+    before = (tmp_path / "labeled" / "a.xml").read_bytes()
+    draw(tmp_path / "labeled" / "a.png", size=(32, 24))
+    boxes = Label(OBJECT_DETECTION, annotated_by=MACHINE, annotation_loc=loc, annotation_format="PASCAL VOC")
+    path = tmp_path / "mine" / "lamps.manifest"
+    write_manifest(path, [Sample("../labeled/a.png", (boxes,))])
+    prefixes = [f"s3://b/={tmp_path / 'labeled'}"] if map else []
+    assert counts(confirm(path, all=True, map=prefixes)) == (1, 0, 0, 0, 0)
+    assert (tmp_path / "labeled" / "a.xml").read_bytes() == before
+    (mine,) = read_manifest(path)
+    drawing, _ = read_voc(path.parent / str(mine.labels[0].annotation_loc))
+    (shape,) = drawing.shapes
+    assert (shape.confidence, shape.hard_coefficient, shape.hard_reasons) == (None, None, ())
+    assert shape.points == sure.points and [each.name for each in path.parent.iterdir() if each.is_dir()] == [
+        "annotations"
+    ]
+
+
+def test_a_drawing_that_cannot_be_read_does_not_keep_the_others_from_being_signed(tmp_path: Path) -> None:
+    sure = Shape("lamp", "bndbox", ((1, 1), (6, 9)), confidence=0.7)
+    write_voc(tmp_path / "b.xml", Drawing((sure,), (32, 24, 3)))
+    (tmp_path / "a.xml").write_text("<annotation>")
+    samples = [
+        Sample(f"{name}.png", (Label(OBJECT_DETECTION, annotated_by=MACHINE, annotation_loc=f"{name}.xml"),))
+        for name in ("a", "b", "gone")
+    ]
+    write_manifest(tmp_path / "lamps.manifest", samples)
+    assert counts(confirm(tmp_path / "lamps.manifest", all=True)) == (3, 0, 0, 0, 0)
+    assert read_voc(tmp_path / "b.xml")[0].shapes[0].confidence is None

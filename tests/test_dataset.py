@@ -14,7 +14,7 @@ from engine.errors import EngineError, ImageError, InputError, ManifestError, Ou
 from engine.manifest import write_manifest
 from engine.outfolder import JOURNAL, OutFolder
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, SIZE_KEY, Drawing, Label, Sample, Shape
-from engine.sources import Sources
+from engine.sources import Sources, parse_prefixes
 
 XML = """<annotation><filename>x</filename><size><width>120</width><height>80</height><depth>3</depth></size>
 <segmented>0</segmented>{}</annotation>"""
@@ -70,6 +70,18 @@ def test_a_dataset_is_a_sequence_that_knows_where_its_samples_are(tmp_path: Path
 
 
 # --- reading folders
+
+
+@pytest.mark.parametrize("entry", ["s3://bucket=photos", "s3://bucket/=photos", "s3://bucket/=photos/"])
+def test_a_prefix_leads_below_its_folder(entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources = Sources(tmp_path, parse_prefixes([entry]))
+    monkeypatch.chdir("/")
+    for source in ("s3://bucket/a/1.jpg", "s3://bucket//a/1.jpg"):
+        assert sources.path(source) == tmp_path / "photos/a/1.jpg"
+    with pytest.raises(ImageError, match="not on this machine"):
+        sources.path("s3://bucket2/a/1.jpg")
+    assert parse_prefixes(sources.map) == sources.prefixes
 
 
 def test_a_folder_is_read_as_what_it_is_and_that_is_said(tmp_path: Path) -> None:

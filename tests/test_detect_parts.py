@@ -27,8 +27,9 @@ from engine.errors import InputError, UsageError
 from engine.label.augment import Policy
 from engine.label.networks import NetworkSpec, fit_stem
 from engine.label.training import generator_of
-from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.samples import OBJECT_DETECTION, UNREAD_KEY, Drawing, Label, Sample, Shape
 from engine.sources import Sources
+from engine.voc import parse_voc
 
 SPEC = DetectorSpec((16, 16, 16, 16), 16, 2, 8.0)
 
@@ -275,6 +276,19 @@ def test_only_peoples_rectangles_count() -> None:
     assert sketches.labels == ("cat",)
     assert sketches.labeled.tolist() == [True, False, True, False]
     assert [len(each) for each in sketches.boxes] == [1, 0, 0, 0]
+
+
+def test_objects_that_nobody_understands_are_not_nothing() -> None:
+    robots = b"<annotation><object><name>cat</name><robndbox><cx>5</cx></robndbox></object></annotation>"
+    drawings = [
+        parse_voc(robots, "a.xml")[0],
+        Drawing((), (100, 80, 3), extra={UNREAD_KEY: "2"}),
+        Drawing((box("cat", 1, 2, 3, 4),), (100, 80, 3), extra={UNREAD_KEY: "2"}),
+    ]
+    samples = [Sample(str(at), (Label(OBJECT_DETECTION, drawing=each),)) for at, each in enumerate(drawings)]
+    sketches = sketches_of(samples)
+    assert sketches.labeled.tolist() == [False, False, True]
+    assert sketches.by_people.all()  # and so no machine draws there
 
 
 def test_boxes_are_fitted_to_the_image_that_is_there() -> None:

@@ -153,6 +153,13 @@ def test_a_table_has_a_line_a_label(data: Dataset, tmp_path: Path) -> None:
     assert table[13]["hard"] is True and table[13]["hard_coefficient"] == 0.75 and table[0]["confidence"] is None
 
 
+def test_a_table_of_labels_that_are_not_utf8(data: Dataset, tmp_path: Path) -> None:
+    odd = data.with_samples([Sample("00.png", (Label(type=IMAGE_CLASSIFICATION, name="caf\udce9"),))])
+    exported(odd, tmp_path / "out", "parquet")
+    (row,) = pq.read_table(tmp_path / "out" / "pets-V001.parquet").to_pylist()
+    assert row["label"] == "caf\\udce9"
+
+
 def test_a_table_of_shapes(drawn: Dataset, tmp_path: Path) -> None:
     exported(drawn, tmp_path / "out", "parquet")
     rows = pq.read_table(tmp_path / "out" / "street-V001.parquet").to_pylist()

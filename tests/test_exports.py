@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 from PIL import Image
 
-from engine.exports import Tally, standing_labels, write_tile, write_tree, write_voc_folder, write_yolo
+from engine.dataset import read_samples
+from engine.exports import (
+    WRITERS,
+    Tally,
+    standing_labels,
+    write_coco,
+    write_tile,
+    write_tree,
+    write_voc_folder,
+    write_yolo,
+)
 from engine.outfolder import JOURNAL, OutFolder
-from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, UNREAD_KEY, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 from engine.voc import read_voc
 
@@ -61,6 +72,43 @@ def test_a_persons_labels_stand_before_a_machines() -> None:
     machine, human = named("dog", by="modelarts/active-learning"), named("cat", by="human/me")
     assert standing_labels(Sample("1.png", machine + human)) == human
     assert standing_labels(Sample("1.png", machine)) == machine
+    boxes = (replace(drawn(box("cat", 1, 2, 30, 40))[0], annotated_by="modelarts/auto"),)
+    assert standing_labels(Sample("1.png", (*machine, *boxes, *human))) == (*boxes, *human)  # of each type by itself
+
+
+def test_boxes_of_a_machine_are_written_beside_labels_of_people(data: Path) -> None:
+    boxes = (replace(drawn(box("cat", 1, 2, 30, 40))[0], annotated_by="modelarts/auto"),)
+    samples = [Sample("1.png", (*named("indoors"), *boxes))]
+    files, tally = export(write_voc_folder, samples, data)
+    assert set(files) == {"1.png", "1.xml"} and tally.counts["shapes"] == 1
+    assert [note[:34] for note in tally.notes] == [
+        "1 samples carry labels of a machin",
+        "1 labels of whole images were left",
+    ]
+    with OutFolder(data.parent / "tree") as folder:
+        tally = write_tree(samples, Sources(data), folder)
+    assert tally.notes == ("1 drawings (boxes, shapes) were left out: the format has no place for them",)
+
+
+def test_a_score_says_that_nobody_signed(data: Path) -> None:
+    sure = replace(box("cat", 1, 2, 30, 40), confidence=0.7)
+    guess = replace(drawn(sure)[0], annotated_by="modelarts/auto")
+    samples = [Sample("1.png", drawn(sure)), Sample("a/1.png", (guess,))]
+    files, _ = export(write_coco, samples, data)
+    assert [each.get("score") for each in orjson.loads(files["annotations.json"])["annotations"]] == [None, 0.7]
+    assert [each.state for each in read_samples(data.parent / "out")] == ["AUTO_ANNOTATION", "ALL"]  # 1-2.png, 1.png
+
+
+@pytest.mark.parametrize("to", ["tree", "tile", "yolo", "coco"])
+def test_labels_that_are_not_utf8_come_back(data: Path, to: str) -> None:
+    name = "caf\udce9"
+    labels = drawn(box(name, 1, 2, 30, 40)) if to in ("yolo", "coco") else named(name)
+    with OutFolder(data.parent / "out") as folder:
+        tally = WRITERS[to]([Sample("1.png", labels)], Sources(data), folder)
+    assert tally.failures == []
+    back = read_samples(data.parent / "out", format=to)
+    (sample,) = back
+    assert not back.failures and [sample.labels[0].name, *(shape.name for shape in sample.boxes)][-1] == name
 
 
 # --- tree
@@ -262,6 +310,17 @@ def test_what_yolo_cannot_express_is_counted_and_empty_boxes_are_failures(data: 
     )
     assert ["covers nothing" in failure.reason for failure in tally.failures] == [True, False]
     assert "has no name" in tally.failures[1].reason
+
+
+@pytest.mark.parametrize("write", [write_yolo, write_coco])
+def test_what_cannot_be_expressed_is_not_written_as_nothing(write: Callable[..., Tally], data: Path) -> None:
+    ring = Shape("ring", "circle", ((5, 5), (3,)))
+    unread = (Label(OBJECT_DETECTION, drawing=Drawing((), (100, 50, 3), extra={UNREAD_KEY: "2"})),)
+    samples = [Sample("1.png", drawn(ring)), Sample("a/1.png", unread), Sample("b/1.png", drawn())]
+    _, tally = export(write, samples, data)
+    assert tally.counts["labels"] == 1
+    assert tally.notes[0].startswith("1 shapes of kind circle were left out")
+    assert [each.state for each in read_samples(data.parent / "out")].count("NONE") == 2
 
 
 def test_the_size_of_the_drawing_counts_before_that_of_the_image(data: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from engine.dataset import read_samples, write_dataset
 from engine.errors import ImageError, InputError
 from engine.folders.classified import read_images, read_tile, read_tree
 from engine.folders.coco_folder import read_coco
@@ -414,6 +415,20 @@ def test_a_wrong_line_is_a_failure_with_its_number_and_the_others_count(tmp_path
     assert len(failure.reason) < 300
 
 
+@pytest.mark.parametrize("line", ["0 0.1 0.1 0.5 0.1 0.5 0.5", "7 0.5 0.5 0.1 0.1"])
+def test_lines_none_of_which_can_be_read_do_not_say_that_nothing_is_there(tmp_path: Path, line: str) -> None:
+    """It stays so through a manifest."""
+    yolo(tmp_path / "data")
+    picture(tmp_path / "data", "obj_train_data/1.jpg")
+    text(tmp_path / "data", "obj_train_data/1.txt", f"{line}\n")
+    found = read_samples(tmp_path / "data")
+    write_dataset(found, tmp_path / "out", to="manifest")
+    for (sample,) in (found, read_samples(tmp_path / "out")):
+        (label,) = sample.labels
+        assert label.drawing is not None and label.drawing.shapes == () and not label.drawing.is_empty
+    assert [failure.source for failure in found.failures] == ["obj_train_data/1.jpg"]
+
+
 def test_boxes_that_reach_out_are_clipped_and_counted(tmp_path: Path) -> None:
     yolo(tmp_path)
     picture(tmp_path, "obj_train_data/1.jpg", (100, 50))
@@ -530,12 +545,24 @@ def test_coco_boxes(tmp_path: Path) -> None:
         "polygon",
         ((1, 2), (3, 2), (3, 4.5)),
     )
-    assert second.labels[0].drawing is not None and second.labels[0].drawing.shapes == ()  # looked at, nothing is there
+    assert second.labels[0].drawing is not None and second.labels[0].drawing.is_empty  # looked at, nothing is there
     assert third.labels == () and found.failures == ()
     assert found.notes == (
         "1 outlines beside boxes were passed over: boxes are read",
         "1 regions of many objects (iscrowd) were left out",
     )
+
+
+@pytest.mark.parametrize("annotation", [{"bbox": [1, 1, 2, 2], "iscrowd": 1}, {"bbox": [1, 1, 0, 2]}])
+def test_annotations_none_of_which_can_be_read_do_not_say_that_nothing_is_there(
+    tmp_path: Path, annotation: dict[str, object]
+) -> None:
+    put(tmp_path, "1.jpg")
+    listed = [{"id": 1, "file_name": "1.jpg", "width": 10**19, "height": 5}]  # no image is that large
+    coco(tmp_path, "annotations.json", listed, [{"image_id": 1, "category_id": 3, **annotation}])
+    found = read_coco(list_folder(tmp_path))
+    drawing = found.samples[0].labels[0].drawing
+    assert drawing is not None and drawing.shapes == () and not drawing.is_empty and drawing.size is None
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from engine.label.sight import Sight
 from engine.label.targets import targets_of
 from engine.label.training import Training, train
 from engine.models import model_digest
-from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, Label, Sample
 from engine.sources import Sources
 
 CPU = torch.device("cpu")
@@ -511,6 +511,27 @@ def test_human_labels_stay_and_old_automatic_ones_are_replaced(few: Dataset) -> 
         assert made.creation_time == "2026-01-02 03:04:05"
         assert made.confidence == pytest.approx(float(labeling.confidences[at]), abs=1e-6)
         assert samples[at].state == "AUTO_ANNOTATION"
+
+
+def test_marks_go_with_the_labels_that_they_doubted(few: Dataset) -> None:
+    labeling = label(few)
+    old = Label(type=IMAGE_CLASSIFICATION, name="wrong", annotated_by="modelarts/active-learning", confidence=0.5)
+    doubted = {"hard": True, "hard_coefficient": 0.9, "property": {HARD_REASONS_KEY: [1], "mine": 2}}
+    before = [
+        Sample(source=sample.source, labels=(old,), **doubted) if at >= 18 else sample for at, sample in enumerate(few)
+    ]
+    probabilities = labeling.probabilities.copy()
+    probabilities[18] = np.nan  # it cannot be read any more
+    gone, made = annotated(before, replace(labeling, probabilities=probabilities), time=datetime(2026, 1, 2))[18:20]
+    assert (gone.labels, gone.hard, gone.hard_coefficient, gone.property) == ((), None, None, {"mine": 2})
+    assert made.labels and made.hard  # the next search for hard examples replaces its marks
+
+
+def test_accurate_wants_something_unlabeled_that_fast_does_without(few: Dataset) -> None:
+    told = few.with_samples(few.samples[:18])
+    with pytest.raises(InputError, match="unlabeled"):
+        label(told, "accurate", least_unlabeled=0)
+    assert label(told, "fast", least_unlabeled=0).probabilities.shape == (18, 3)
 
 
 def test_reading_what_was_written_and_labeling_again_learns_from_people_only(few: Dataset, tmp_path: Path) -> None:

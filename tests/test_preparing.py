@@ -32,6 +32,7 @@ from engine.tasks.preparing import given_sample, prepared, with_guests, with_pla
 from engine.tasks.probabilities import read_probabilities
 from engine.tasks.request import parse_request
 from engine.tasks.schema import SampleLabels, TaskRequest
+from engine.voc import write_voc
 
 USUAL = {"steps": "4", "networks": 2, "precision": "float32", "image_size": 16}
 
@@ -216,6 +217,19 @@ def test_a_request_may_want_its_result_exported(tmp_path: Path) -> None:
     assert len(fresh) == 30 and all(fresh.path(sample).is_file() for sample in fresh)
     with pytest.raises(UsageError, match="CarbonData"):
         run_request(asking(version_format="CarbonData"), dataset, tmp_path / "no", model=tmp_path / "rgb")
+
+
+def test_an_export_has_the_boxes_that_a_map_leads_to(tmp_path: Path) -> None:
+    dataset = painted(tmp_path / "few")
+    write_voc(tmp_path / "few" / "00.xml", Drawing((Shape("x", "bndbox", ((1, 1), (9, 9))),), (24, 24, 3)))
+    drawn = Label(OBJECT_DETECTION, annotation_loc="s3://b/00.xml", annotation_format="PASCAL VOC")
+    samples = [Sample(f"s3://b/{each.source}", (drawn,) if each is dataset[0] else ()) for each in dataset]
+    write_manifest(tmp_path / "there.manifest", samples)
+    mapped = read_samples(tmp_path / "there.manifest", map=[f"s3://b/={tmp_path / 'few'}"])
+    asked = parse_request({"task_type": "auto-grouping", "config": {"n_clusters": 2, "export_format": 2}})
+    answer = run_request(asked, mapped, tmp_path / "out")
+    assert answer["result"]["export"]["counts"] == {"images": 27, "labels": 1, "shapes": 1}
+    assert answer["failures"] == []
 
 
 def test_an_export_that_finds_nothing_takes_nothing_away(tmp_path: Path) -> None:

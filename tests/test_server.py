@@ -35,20 +35,21 @@ from engine.dataset import read_samples
 from engine.errors import InputError, UsageError
 from engine.manifest import read_manifest, write_manifest
 from engine.models import Shelf
+from engine.outfolder import OutFolder
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.server.answers import task_answer
 from engine.server.app import create_app, create_service_app
 from engine.server.checks import Roots
 from engine.server.database import Database, TaskRow
-from engine.server.datasets import add_dataset, begin, change, land
+from engine.server.datasets import add_dataset, begin, change, forget_base, land
 from engine.server.inferring import Service, _append, _look
 from engine.server.queue import Queue
-from engine.server.worker import task_folder
+from engine.server.worker import DONE, FAILED, STOPPED, task_folder, work
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
 from engine.tasks.deploying import read_service
 from engine.tasks.request import parse_request
-from engine.tasks.runner import Status
+from engine.tasks.runner import CACHE, Status
 
 LEARNING = [
     {"label": name, "value": value}
@@ -376,6 +377,13 @@ def test_filters_of_automatic_labels(client: Client, place: Path) -> None:
     assert len(scores(label_type=0)) == 9 and scores(label_type=1) == []
     both = json.dumps([{"score": ">0.3"}, {"label_list": {"labels": [{"name": "lying"}]}}])
     assert scores(search_conditions=both) == [0.9, 0.7, 0.5]
+    box = Shape("lamp", "bndbox", ((1, 1), (6, 9)), confidence=0.55)
+    boxes = Label(OBJECT_DETECTION, annotated_by="modelarts/auto", drawing=Drawing((box,), (32, 24, 3)))
+    first = lambda now: [replace(now[0], labels=(*now[0].labels, boxes)), *now[1:]]  # noqa: E731
+    change(place / "home", client.dataset_id, first)  # people gave it a label of the whole image
+    found = client.get(f"{client.base}/auto-annotations/samples", label_type=1).json()
+    assert [each["labels"][1]["score"] for each in found["samples"]] == [0.55] and len(scores(label_type=0)) == 9
+    assert client.get(client.base).json()["unconfirmed_sample_count"] == 10
     problem(client.get(f"{client.base}/auto-annotations/samples", low_score=2), 400, "LE.4000", "low_score")
     problem(client.get(f"{client.base}/auto-annotations/samples", limit=101), 400, "LE.4000", "limit")
     problem(client.get(f"{client.base}/auto-annotations/samples", search_conditions="{"), 400, "LE.4000", "JSON")
@@ -591,6 +599,45 @@ def test_a_task_is_not_begun_for_ever(home: Path, tmp_path: Path) -> None:
         assert wait_for(database, task_id, Status.FAILED, Status.SUCCEEDED) == Status.FAILED
 
 
+def test_a_task_goes_on_whose_worker_was_killed_at_once(home: Path, tmp_path: Path) -> None:
+    _, task_id = queued(home, tmp_path, GROUPING)
+    OutFolder(task_folder(home, task_id) / "out").__exit__(None, None, None)  # its folder, and nothing in it
+    assert work(home, task_id, Roots([tmp_path]), threading.Event()) == DONE
+
+
+def test_a_task_goes_on_with_what_people_have_done_since(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped, then a person labeled an image; it ended, its result could not land, a person did so again."""
+    database, task_id = queued(home, tmp_path, GROUPING)
+    (dataset,) = database.datasets("p1")
+    stop = threading.Event()
+
+    def labeled(row: int) -> None:
+        forget_base(home, dataset.dataset_id, task_id)
+        mine = Label(type=IMAGE_CLASSIFICATION, name="mine")
+        change(
+            home,
+            dataset.dataset_id,
+            lambda samples: [replace(each, labels=(mine,)) if at == row else each for at, each in enumerate(samples)],
+        )
+
+    def refuses(*_: object) -> None:
+        raise InputError("no")
+
+    stop.set()
+    assert work(home, task_id, Roots([tmp_path]), stop) == STOPPED
+    labeled(25)
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.server.worker.land", refuses)
+        assert work(home, task_id, Roots([tmp_path]), threading.Event()) == FAILED
+    labeled(26)
+    assert work(home, task_id, Roots([tmp_path]), threading.Event()) == DONE
+    landed = read_samples(home / "datasets" / dataset.dataset_id / "current.manifest")
+    assert [each.labels[0].name for each in landed.samples[25:]] == ["mine", "mine"]
+    assert "light" in landed[24].property and "light" not in landed[26].property, "grouped as it is by now"
+
+
 def test_landing_twice_is_landing_once_and_people_go_first(home: Path, tmp_path: Path) -> None:
     dataset = colored(tmp_path / "data")
     write_manifest(tmp_path / "data" / "colors.manifest", dataset.samples)
@@ -673,6 +720,29 @@ def test_what_another_manifest_does_not_say_is_not_taken_away(home: Path, tmp_pa
     first, second = read_samples(home / "datasets" / dataset_id / "current.manifest")
     assert first.labels == (dog,) and dict(first.property) == {"weather": "sun"} and first.hard is None
     assert second.labels == (guess,) and dict(second.property) == {"weather": "rain", **marks} and second.hard
+
+
+def test_results_land_where_a_map_says_that_files_lie(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data set and the manifest that a request names are both of URIs; and the map has an absolute folder in it."""
+    draw(tmp_path / "photos" / "a.png")
+    for name in ("few", "other"):
+        write_manifest(tmp_path / "data" / f"{name}.manifest", [Sample("s3://b/a.png")])
+    monkeypatch.chdir(tmp_path)
+    database = Database(home)
+    dataset_id = add_dataset(database, "p1", "few", tmp_path / "data" / "few.manifest", map=["s3://b/=photos/"])
+    row = database.dataset(dataset_id)
+    assert row is not None and row.map == (f"s3://b/={tmp_path / 'photos'}",)
+    monkeypatch.chdir(tmp_path / "data")
+    begin(home, dataset_id, "task")
+    guess = Label(IMAGE_CLASSIFICATION, name="cat", annotated_by="modelarts/auto", confidence=0.9)
+    (tmp_path / "out").mkdir()
+    write_manifest(tmp_path / "out" / "result.manifest", [Sample("s3://b/a.png", (guess,))])
+    other = read_samples(tmp_path / "data" / "other.manifest", map=row.map)
+    assert land(home, dataset_id, "task", tmp_path / "out", other, row.map) == 1
+    (landed,) = read_samples(home / "datasets" / dataset_id / "current.manifest")
+    assert landed.source == "s3://b/a.png" and landed.labels == (guess,)
 
 
 def test_a_model_that_fails_on_an_image_is_told_and_its_process_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -903,3 +973,7 @@ def test_what_a_deployment_asks_for(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="for all models but the one that is trained"):
         deployed("no", inf_config_list=[{"weight": 50}, {"weight": 50}])
     assert not (tmp_path / "no").exists()
+    shelf.add(known.path, name="dataset", version="1.0")
+    with pytest.raises(InputError, match=r"dataset 1\.0: must be one model"):
+        deployed("taken", model_version="1.0")
+    assert not (tmp_path / "taken" / CACHE).exists(), "said before anything is trained"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,14 @@ def test_a_bad_size_is_a_failure_and_the_objects_are_kept() -> None:
     assert drawing.size is None and len(drawing.shapes) == 1
     assert outline(format_voc(drawing)) == outline(xml)
     assert b"<width>64</width>" in format_voc(replace(drawing, size=(64, 48, 3)))
+
+
+@pytest.mark.parametrize("width", ["2147483648", "9" * 20, "1e300"])
+def test_no_image_is_that_large(width: str) -> None:
+    xml = f"<annotation><size><width>{width}</width><height>48</height></size></annotation>".encode()
+    drawing, (failure,) = parse_voc(xml, "a.xml")
+    assert drawing.size is None and "size must be at most 2147483647, got" in failure.reason
+    assert outline(format_voc(drawing)) == outline(xml)
 
 
 @pytest.mark.parametrize(
@@ -484,6 +493,17 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.xml"):
         with pytest.raises(VocError, match=rf"{path}: cannot be read: "):
             read_voc(path)
+
+
+def test_what_is_no_file_or_has_no_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.xml")
+    for path in (Path("/dev/zero"), tmp_path / "pipe.xml"):
+        with pytest.raises(VocError, match=f"{path}: cannot be read: it is not a regular file"):
+            read_voc(path)
+    monkeypatch.setattr("engine.voc._MOST_BYTES", 20)
+    (tmp_path / "large.xml").write_text("<annotation></annotation>")
+    with pytest.raises(VocError, match=r"large\.xml: must have at most 20 bytes, got more"):
+        read_voc(tmp_path / "large.xml")
 
 
 def test_files_both_ways(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 In: samples. Out: `Sketches`, parallel to them. Only boxes that a person drew count; those of machines are there to be
 replaced. An image is labeled when a person's drawing of it could be read and has boxes, or nothing at all: that shows
 that there is nothing. Other shapes (polygons, circles, ...) are no boxes, and are left alone; an image with such shapes
-only is neither labeled nor to be labeled. Knows nothing of pixels.
+only, or with objects none of which could be understood, is neither labeled nor to be labeled. Knows nothing of pixels.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def _is_peoples(label: Label) -> bool:
 
 def _is_told(labels: Sequence[Label]) -> bool:
     """Whether drawings say where objects are, or that there are none."""
-    shapes = [shape for label in labels if label.drawing for shape in label.drawing.shapes]
-    return bool(labels) and (not shapes or any(shape.kind == "bndbox" for shape in shapes))
+    drawings = [label.drawing for label in labels if label.drawing is not None]
+    return bool(_rectangles(labels)) or (bool(drawings) and all(drawing.is_empty for drawing in drawings))
 
 
 def sketches_of(samples: Sequence[Sample]) -> Sketches:

@@ -10,11 +10,10 @@ A list of labels that cannot be read is a `Failure`; what was passed over is sai
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-
-import orjson
 
 from engine.errors import Failure, InputError
 from engine.folders.found import Found, unused
@@ -59,10 +58,10 @@ def _folder_labels(listing: Listing) -> tuple[Mapping[str, str], tuple[Failure, 
     if LABELS_FILE not in listing.others:
         return {}, ()
     try:
-        labels = orjson.loads(read_text(listing.root / LABELS_FILE, LIST_BYTES))
+        labels = json.loads(read_text(listing.root / LABELS_FILE, LIST_BYTES))
         if not isinstance(labels, dict) or not all(isinstance(label, str) and label for label in labels.values()):
             raise InputError("must be an object {folder: label}")
-    except (orjson.JSONDecodeError, InputError) as error:
+    except (ValueError, RecursionError, InputError) as error:
         return {}, (Failure(LABELS_FILE, "annotation", f"{error}; folder names are taken as labels"),)
     return labels, ()
 

@@ -26,10 +26,11 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def read_text(path: Path, limit: int) -> str:
-    """A UTF-8 text of at most `limit` bytes, without a byte order mark. Raises InputError."""
+    """A UTF-8 text of at most `limit` bytes, without a byte order mark; half a surrogate pair, as `exports` writes one,
+    comes back as it went. Raises InputError."""
     content = read_bytes(path, limit)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig", "surrogatepass")
     except UnicodeDecodeError as error:
         raise InputError(f"must be UTF-8, got byte 0x{content[error.start]:02X} at {error.start}") from error
     if "\0" in text:

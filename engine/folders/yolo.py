@@ -1,8 +1,9 @@
 """Listing -> samples with the boxes of YOLO texts.
 
 `obj.names`, `obj.data`, `train.txt`, `valid.txt`, `obj_train_data/`; no txt: unlabeled; an empty one: labeled, nothing
-is there. Boxes are xyxy pixels of the upright image (EXIF orientation applied), whose size is read from its header. A
-line that cannot be read is a `Failure`; what was passed over is said in notes.
+is there; one with lines none of which can be read says neither (`Drawing.is_empty`). Boxes are xyxy pixels of the
+upright image (EXIF orientation applied), whose size is read from its header. A line that cannot be read is a `Failure`;
+what was passed over is said in notes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from engine.folders.found import Found, unused
 from engine.folders.listing import Listing, by_stem, last_part_of, stem_of
 from engine.folders.sizes import image_size, with_size
 from engine.folders.texts import is_number, read_lines
-from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.samples import OBJECT_DETECTION, UNREAD_KEY, Drawing, Label, Sample, Shape
 
 _YOLO_FILES: Final = ("obj.names", "obj.data", "train.txt", "valid.txt")
 YOLO_FOLDER: Final = "obj_train_data"
@@ -74,7 +75,8 @@ def _read_boxes(sample: Sample, root: Path, text: str, names: Sequence[str]) -> 
             continue
         clipped += min(x1 * width, y1 * height) < -0.5 or x2 * width > width + 0.5 or y2 * height > height + 0.5
         shapes.append(Shape(name, "bndbox", (inside[:2], inside[2:])))
-    drawing = Drawing(tuple(shapes), (width, height, depth), filename=last_part_of(sample.source))
+    extra = {UNREAD_KEY: str(len(failures))} if failures else {}
+    drawing = Drawing(tuple(shapes), (width, height, depth), filename=last_part_of(sample.source), extra=extra)
     return with_size(replace(sample, labels=(Label(OBJECT_DETECTION, drawing=drawing),))), failures, clipped
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from engine.label.classifier import ImageClassifier
 from engine.label.targets import Targets
-from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+from engine.samples import IMAGE_CLASSIFICATION, Label, Sample, unmarked
 from engine.survey import Survey
 
 #: Who made an automatic label (manifest specification).
@@ -105,6 +105,9 @@ def annotated(
             )
             for column in columns
         )
-        return sample if not made and len(kept) == len(sample.labels) else replace(sample, labels=(*kept, *made))
+        if not made and len(kept) == len(sample.labels):
+            return sample
+        sample = sample if made else unmarked(sample)  # nothing is left that could be hard
+        return replace(sample, labels=(*kept, *made))
 
     return tuple(with_labels(row, sample) for row, sample in enumerate(samples))

@@ -26,11 +26,10 @@ from engine.files import write_bytes
 from engine.folders.voc_folder import VOC_FORMAT
 from engine.manifest import format_sample, write_manifest
 from engine.outfolder import OutFolder
-from engine.samples import Label, Sample
+from engine.samples import HARD_KEYS, Label, Sample
 from engine.server.database import Database, DatasetRow, new_id
 from engine.sources import is_uri
 from engine.tasks.conditions import known_id
-from engine.tasks.preparing import HARD_KEYS
 from engine.voc import format_voc
 
 DATASETS: Final = "datasets"
@@ -93,8 +92,9 @@ def add_dataset(
     if any(each.name == name for each in database.datasets(project_id)):
         raise InputError(f"data set {name!r}: the project {project_id!r} has one of this name")
     dataset_id = new_id()
-    register(database.home, dataset_id, path, format=format, map=map, only=only)
-    row = DatasetRow(dataset_id, project_id, name, os.fspath(path.resolve()), tuple(map), time.time())
+    dataset = register(database.home, dataset_id, path, format=format, map=map, only=only)
+    # A server may be started elsewhere: the map that is kept has absolute folders.
+    row = DatasetRow(dataset_id, project_id, name, os.fspath(path.resolve()), dataset.sources.map, time.time())
     database.add_dataset(row)
     return dataset_id
 
@@ -151,12 +151,12 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def change(home: Path, dataset_id: str, what: Callable[[Dataset], Sequence[Sample]]) -> None:
+def change(home: Path, dataset_id: str, what: Callable[[Dataset], Sequence[Sample]], map: Sequence[str] = ()) -> None:
     """Replace the samples of a data set by what becomes of them; drawings without a file get one. Whatever fails, the
     data set is as it was."""
     folder = dataset_folder(home, dataset_id)
     with alone(folder):
-        before = read_samples(folder / CURRENT)
+        before = read_samples(folder / CURRENT, map=map)
         after = list(what(before))
         if all(new is old for new, old in zip(after, before.samples, strict=True)):
             return
@@ -188,13 +188,20 @@ def begun_with(home: Path, dataset_id: str, task_id: str, name: str, map: Sequen
     return replace(read_samples(path, map=map), name=name)
 
 
-def land(home: Path, dataset_id: str, task_id: str, out: Path, other: Dataset | None = None) -> int:
+def land(
+    home: Path,
+    dataset_id: str,
+    task_id: str,
+    out: Path,
+    other: Dataset | None = None,
+    map: Sequence[str] = (),
+) -> int:
     """Take over what a task found out: what its result says otherwise than the data set that it began with, where
     nobody has said anything else meanwhile. other: the data that the task was about instead, where it named a manifest.
-    Landing twice is landing once. -> how many samples got other labels."""
+    map: that of the data set, and of `other`. Landing twice is landing once. -> how many samples got other labels."""
     folder = dataset_folder(home, dataset_id)
-    base = _by_place(other if other is not None else read_samples(folder / _BASE.format(task_id)))
-    result = _by_place(read_samples(out / RESULT_NAME))
+    base = _by_place(other if other is not None else read_samples(folder / _BASE.format(task_id), map=map))
+    result = _by_place(read_samples(out / RESULT_NAME, map=map))
     changed = 0
 
     def merged(before: Dataset) -> list[Sample]:
@@ -207,7 +214,7 @@ def land(home: Path, dataset_id: str, task_id: str, out: Path, other: Dataset | 
             after.append(mine)
         return after
 
-    change(home, dataset_id, merged)
+    change(home, dataset_id, merged, map)
     return changed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import orjson
@@ -75,14 +76,14 @@ def sample_routes(app: FastAPI) -> None:
         order: Annotated[str, Query(pattern="^(asc|desc)$", description="by the lowest score of a sample")] = "desc",
         search_conditions: Conditions = None,
     ) -> Response:
-        """Samples one of whose labels has a score in low_score..high_score, by score."""
+        """Samples one of whose automatic labels has a score in low_score..high_score, by score."""
         data = service.data(service.dataset(project_id, dataset_id))
         rows = matching(data, _conditions(search_conditions), every=True, state="AUTO_ANNOTATION").tolist()
         found = []
         for row in rows:
             marks = [
                 mark
-                for mark in marks_of(data[row])
+                for mark in marks_of(_unsigned(data[row]))
                 if label_name in (None, mark.name) and label_type in (None, mark.type)
             ]
             scores = [mark.score for mark in marks if mark.score is not None and low_score <= mark.score <= high_score]
@@ -159,6 +160,12 @@ def _changed(service: Service, project_id: str, dataset_id: str, body: ChangedSa
 
     change(service.home, row.dataset_id, with_labels)
     return {"success": True, "results": [{"sample_id": each, "success": True} for each in wanted]}
+
+
+def _unsigned(sample: Sample) -> Sample:
+    """The sample with the labels only that are to be confirmed."""
+    signed = sample.signed
+    return replace(sample, labels=tuple(label for label in sample.labels if label.type not in signed))
 
 
 def _given(sample: Sample, given: SampleLabels) -> Sample:

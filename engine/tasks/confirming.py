@@ -2,14 +2,15 @@
 
 In: OUT of auto labeling or pre-labeling (or any manifest), which of its labels somebody confirms, and the decisions
 that say otherwise. Changed: result.manifest, in one write, whole or not at all, so that it may be interrupted and
-given again; and labels.csv beside it, if there is one. Probabilities, model and page stay as they were made. (Task API:
-results are "to be confirmed" and become labels only when a person confirms them.)
+given again; labels.csv beside it, if there is one; and the files of drawings. Nothing outside the folder of the
+manifest: a drawing that lies elsewhere gets a file of its own in annotations/ there. Probabilities, model and page stay
+as they were made. (Task API: results are "to be confirmed" and become labels only when a person confirms them.)
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +19,12 @@ from typing import Any, Final
 from engine.dataset import RESULT_NAME
 from engine.decisions import Decisions, Names, image_labels, read_decisions, read_sources, write_labels
 from engine.errors import ImageError, InputError, UsageError
+from engine.files import write_bytes
+from engine.folders.voc_folder import read_drawing
 from engine.manifest import read_manifest, write_manifest
+from engine.outfolder import JOURNAL, own
 from engine.samples import (
-    HARD_REASONS_KEY,
+    HARD_KEYS,
     IMAGE_CLASSIFICATION,
     LABEL_TYPES,
     OBJECT_DETECTION,
@@ -31,12 +35,9 @@ from engine.samples import (
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.runner import TASK_NAME, Status, read_answer
 from engine.tasks.schema import AUTO_LABEL, HARD, PRE_LABEL
-from engine.voc import read_voc, write_voc
+from engine.voc import format_voc, write_voc
 
 LABELS_NAME: Final = "labels.csv"
-
-#: Marks of a hard example, among the attributes of a sample or label (tables 13 to 15).
-_HARD_KEYS: Final = frozenset({HARD_REASONS_KEY, "@modelarts:hard", "@modelarts:hard_coefficient"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ def confirm(
         raise UsageError(f"by: must not be blank, got {by!r}")
     path = labeled_manifest(out, (AUTO_LABEL, PRE_LABEL, HARD))
     before = list(read_manifest(path))
-    names = Names([sample.source for sample in before], Sources(path.parent, parse_prefixes(map)))
+    sources = Sources(path.parent, parse_prefixes(map))
+    names = Names([sample.source for sample in before], sources)
     kinds = {LABEL_TYPES[each]: each for each in (IMAGE_CLASSIFICATION, OBJECT_DETECTION)}
     if label_type is not None and label_type not in kinds:
         raise UsageError(f"label_type: must be 0 or 1, got {label_type}")
@@ -110,9 +112,10 @@ def confirm(
         if what:
             counts[what] += 1
         after.append(sample)
-    for new, old in zip(after, before, strict=True):
-        if new is not old and kind == OBJECT_DETECTION:
-            _sign_drawings(new, path.parent)
+    if kind == OBJECT_DETECTION:
+        after = [
+            new if new is old else _with_signed_drawings(new, sources) for new, old in zip(after, before, strict=True)
+        ]
     if any(new is not old for new, old in zip(after, before, strict=True)):
         write_manifest(path, after)
     sheet = path.parent / LABELS_NAME
@@ -195,29 +198,46 @@ class _Pen:
             confidence=None,
             hard=None,
             hard_coefficient=None,
-            property=_without(label.property, _HARD_KEYS),
+            property=_without(label.property, HARD_KEYS),
         )
 
 
-def _sign_drawings(sample: Sample, folder: Path) -> None:
-    """Take out of the drawings of a sample, where they lie below the folder, what only a machine says."""
-    sources = Sources(folder)
-    for label in sample.labels:
-        if label.type != OBJECT_DETECTION or not label.by_human or not label.annotation_loc:
-            continue
-        with suppress(ImageError):  # a URI that is not mapped
-            file = sources.path(label.annotation_loc)
-            if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
-                continue
-            drawing, _ = read_voc(file)
-            shapes = (replace(each, confidence=None, hard_coefficient=None, hard_reasons=()) for each in drawing.shapes)
-            write_voc(file, replace(drawing, shapes=tuple(shapes)))
+def _with_signed_drawings(sample: Sample, sources: Sources) -> Sample:
+    """The sample, its boxes without what only a machine says, where they can be read."""
+    return replace(sample, labels=tuple(_with_signed_drawing(label, sample, sources) for label in sample.labels))
+
+
+def _with_signed_drawing(label: Label, sample: Sample, sources: Sources) -> Label:
+    if label.type != OBJECT_DETECTION or not label.by_human or not label.annotation_loc:
+        return label
+    try:
+        file = sources.path(label.annotation_loc)
+    except ImageError:  # a URI that is not mapped
+        return label
+    drawing, _ = read_drawing(file, sample.source)
+    if drawing is None:
+        return label
+    shapes = (replace(each, confidence=None, hard_coefficient=None, hard_reasons=()) for each in drawing.shapes)
+    signed = replace(drawing, shapes=tuple(shapes))
+    if signed == drawing:
+        return label
+    folder = sources.root
+    if file.resolve().is_relative_to(folder.resolve()):
+        write_voc(file, signed)
+        return label
+    content = format_voc(signed)
+    of = sample.source.encode("utf-8", "surrogatepass")
+    name = f"annotations/{hashlib.sha256(of + content).hexdigest()[:40]}.xml"
+    if (folder / JOURNAL).is_file():
+        own(folder, name)
+    write_bytes(folder / name, content)
+    return replace(label, annotation_loc=name)
 
 
 def _settled(sample: Sample, labels: tuple[Label, ...]) -> Sample:
     """The sample with these labels, about which nothing is doubtful any more."""
     state = {STATE_KEY} if sample.property.get(STATE_KEY) and sample.state == "AUTO_ANNOTATION" else set()
-    properties = _without(sample.property, _HARD_KEYS | state)
+    properties = _without(sample.property, HARD_KEYS | state)
     return replace(sample, labels=labels, hard=None, hard_coefficient=None, property=properties)
 
 

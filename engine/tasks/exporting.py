@@ -26,7 +26,7 @@ from engine.exports import WRITERS, Tally
 from engine.files import atomic_writer, write_bytes
 from engine.manifest import write_manifest
 from engine.outfolder import OutFolder, safe_name
-from engine.samples import HARD_REASONS_KEY, LABEL_TYPES, Label, Sample, Shape
+from engine.samples import HARD_KEYS, HARD_REASONS_KEY, LABEL_TYPES, Label, Sample, Shape
 from engine.tasks.conditions import drawn_more, known_id, marks_of, matching
 from engine.tasks.further import below_out
 from engine.tasks.runner import Outcome, Run, Task
@@ -48,7 +48,7 @@ _LISTING: Final = frozenset({"yolo", "coco", MANIFEST, NEW, CSV, PARQUET})
 _PARTS: Final = {"TRAIN": "train", "EVAL": "eval"}
 _IMAGES: Final = "images"
 _FIRST_VERSION: Final = "V001"
-_HARD_KEYS: Final = frozenset({HARD_REASONS_KEY, "@modelarts:hard", "@modelarts:hard_coefficient"})
+
 _COLUMNS: Final = (
     *("source", "sample_id", "usage", "state", "label", "type", "shape", "points", "confidence", "annotated_by"),
     *("hard", "hard_coefficient", "hard_reasons"),
@@ -174,9 +174,7 @@ def export(
 def without_marks(sample: Sample) -> Sample:
     """The sample without the marks of hard examples: its own, those of its labels and of what is drawn on it."""
     labels = tuple(map(_label_without_marks, sample.labels))
-    marked = (
-        sample.hard is not None or sample.hard_coefficient is not None or not _HARD_KEYS.isdisjoint(sample.property)
-    )
+    marked = sample.hard is not None or sample.hard_coefficient is not None or not HARD_KEYS.isdisjoint(sample.property)
     if not marked and all(new is old for new, old in zip(labels, sample.labels, strict=True)):
         return sample
     return replace(sample, labels=labels, hard=None, hard_coefficient=None, property=_plain(sample.property))
@@ -186,7 +184,7 @@ def _label_without_marks(label: Label) -> Label:
     drawing, loc = label.drawing, label.annotation_loc
     if drawing is not None and any(map(_is_marked, drawing.shapes)):
         drawing, loc = replace(drawing, shapes=tuple(map(_shape_without_marks, drawing.shapes))), None
-    own = label.hard is not None or label.hard_coefficient is not None or not _HARD_KEYS.isdisjoint(label.property)
+    own = label.hard is not None or label.hard_coefficient is not None or not HARD_KEYS.isdisjoint(label.property)
     if drawing is label.drawing and not own:
         return label
     return replace(
@@ -195,7 +193,7 @@ def _label_without_marks(label: Label) -> Label:
 
 
 def _is_marked(shape: Shape) -> bool:
-    return shape.hard_coefficient is not None or bool(shape.hard_reasons) or not _HARD_KEYS.isdisjoint(shape.property)
+    return shape.hard_coefficient is not None or bool(shape.hard_reasons) or not HARD_KEYS.isdisjoint(shape.property)
 
 
 def _shape_without_marks(shape: Shape) -> Shape:
@@ -203,9 +201,9 @@ def _shape_without_marks(shape: Shape) -> Shape:
 
 
 def _plain(properties: Any) -> Any:
-    if _HARD_KEYS.isdisjoint(properties):
+    if HARD_KEYS.isdisjoint(properties):
         return properties
-    return {name: value for name, value in properties.items() if name not in _HARD_KEYS}
+    return {name: value for name, value in properties.items() if name not in HARD_KEYS}
 
 
 def divided(samples: Sequence[Sample], ratio: float, seed: int) -> list[Sample]:
@@ -294,13 +292,18 @@ def _as_parquet(dataset: Dataset, wanted: Wanted, out: OutFolder, folder: str) -
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from engine.tasks.tables import utf8
+
     name = _version_file(dataset, wanted, folder, ".parquet")
     kinds = {"type": pa.int32(), "confidence": pa.float64(), "hard": pa.bool_(), "hard_coefficient": pa.float64()}
     schema = pa.schema([(column, kinds.get(column, pa.string())) for column in _COLUMNS])
     lines = list(_lines(dataset))
-    nothing = [{column: None if value == "" else value for column, value in line.items()} for line in lines]
+    told = [
+        {column: utf8(value) if isinstance(value, str) else value for column, value in line.items() if value != ""}
+        for line in lines
+    ]
     with atomic_writer(out.target(name)) as file:
-        pq.write_table(pa.Table.from_pylist(nothing, schema), file, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(told, schema), file, compression="zstd")
     return _counted(dataset, lines), name
 
 

@@ -19,6 +19,7 @@ from engine.label.results import ANNOTATED_BY
 from engine.label.targets import human_labels
 from engine.models import Shelf, Shelved
 from engine.samples import (
+    HARD_KEYS,
     HARD_REASONS_KEY,
     IMAGE_CLASSIFICATION,
     IMAGE_SEGMENTATION,
@@ -38,8 +39,6 @@ from engine.tasks.parameters import read_parameters
 from engine.tasks.request import FIELD_TASKS
 from engine.tasks.schema import SampleLabel, SampleLabels, SampleMetadata, TaskRequest
 
-#: Attributes that mark hard examples.
-HARD_KEYS: Final = (HARD_REASONS_KEY, f"{OWN}hard", f"{OWN}hard_coefficient")
 #: Where a path of a request may lie: gives it back, or raises UsageError.
 Allowed = Callable[[Path], Path]
 #: Reads a data set, with prefixes of sources as `--map` takes them.
@@ -68,7 +67,7 @@ def prepared(
     InputError."""
     config = request.config
     used = {name for name, tasks in FIELD_TASKS.items() if request.task_type in tasks}
-    mapped = [f"{prefix}={folder}" for prefix, folder in dataset.sources.prefixes]
+    mapped = dataset.sources.map
     if config.manifest_path and "manifest_path" in used:
         path = allowed(_path_of("manifest_path", config.manifest_path, dataset, base))
         dataset = read(path, mapped)

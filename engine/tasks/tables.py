@@ -76,7 +76,7 @@ def _values(columns: Mapping[str, Any], part: slice, rows: int) -> Iterator[pa.A
 def _arrays(samples: Sequence[Sample], part: slice, found: Survey, failures: dict[str, str]) -> Iterator[pa.Array]:
     """The columns of _COLUMNS."""
     unread = ~found.readable[part]
-    yield pa.array([_utf8(sample.source) for sample in samples], pa.string())
+    yield pa.array([utf8(sample.source) for sample in samples], pa.string())
     yield pa.array([failures.get(sample.source) if no else None for sample, no in zip(samples, unread, strict=True)])
     for side in (0, 1):
         yield pa.array(found.sizes[part, side], pa.int32(), mask=unread)
@@ -92,6 +92,6 @@ def _arrays(samples: Sequence[Sample], part: slice, found: Survey, failures: dic
         yield pa.ListArray.from_arrays(offsets, pa.array(values[:, column], pa.float32()))
 
 
-def _utf8(source: str) -> str:
-    """Parquet holds UTF-8 only; a file name on disk may be any bytes."""
-    return source.encode("utf-8", "backslashreplace").decode("utf-8")
+def utf8(text: str) -> str:
+    """Parquet holds UTF-8 only; a file name on disk may be any bytes, and a label half a surrogate pair."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
