@@ -20,7 +20,7 @@ from engine.label.augment import LIGHT, STRONG, VIEWS, WEAK, Policy, changed, ch
 from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import folds_of, mean_log_loss, mix, temperature_of
 from engine.label.classifier import probabilities_of, resized
-from engine.label.clock import LEAST_STEPS, Clock, overrun_in_words
+from engine.label.clock import LEAST_STEPS, Clock
 from engine.label.descent import Descent, orthogonalised
 from engine.label.flips import FLIP_FROM, allowed_flips
 from engine.label.losses import (
@@ -602,9 +602,14 @@ def test_a_clock_turns_time_into_steps(tmp_path: Path) -> None:
 
 def test_half_of_the_time_is_for_learning_whatever_comes_after() -> None:
     clock = Clock(100.0, 0.0, reserve=30.0, now=lambda: 0.0)
-    assert (clock.left, clock.overrun) == (70, 0)
+    assert clock.left == 70 and not clock.overrun_in_words
     clock.reserve = 650.0
-    assert (clock.left, clock.overrun) == (50, 600) and "10.0 minutes more" in overrun_in_words(clock)
+    assert clock.left == 50 and "10.0 minutes more" in clock.overrun_in_words[0]
+    assert not replace(clock, given=(8,)).overrun_in_words  # nobody asked for a time
+    clock = Clock(100.0, 0.0, reserve=30.0, now=lambda: 0.0)
+    clock.extend(600.0)
+    clock.reserve += 600.0
+    assert clock.left == 70 and not clock.overrun_in_words
 
 
 def test_a_clock_learns_what_steps_really_take() -> None:
@@ -616,8 +621,26 @@ def test_a_clock_learns_what_steps_really_take() -> None:
         now = 50.0  # twice as long
     assert clock.steps(1.0, 0.1) == 250
     with clock.paced(250, 0.1):
-        now = 60.0  # quicker than it was measured: the measure holds
-    assert clock.steps(1.0, 0.1) == 400
+        now = 70.0  # somewhat quicker than it was measured: the measure holds
+    assert clock.steps(1.0, 0.1) == 300
+
+
+def test_a_training_that_was_planned_on_a_busy_machine_is_done_again(tmp_path: Path) -> None:
+    now = 0.0
+    file = tmp_path / "steps.json"
+    clock = Clock(100.0, 0.0, file=file, now=lambda: now)
+    steps = clock.steps(1.0, 1.0)
+    with clock.paced(steps, 1.0):
+        now = 10.0  # a tenth of what a step was thought to take
+    assert steps == 100 and clock.again() and not clock.again()
+    assert clock.steps(1.0, 1.0) == 900 and clock.decided == [900]
+    with clock.paced(900, 1.0):
+        now = 100.0
+    assert not clock.again() and Clock(100.0, 0.0, file=file, now=lambda: now).steps(1.0, 1.0) == 900
+    clock = Clock(100.0, 0.0, given=(100,), now=lambda: now)
+    with clock.paced(clock.steps(1.0, 1.0), 1.0):
+        pass
+    assert not clock.again()  # who gives the steps wants no more
 
 
 def test_a_run_that_goes_on_knows_the_pace(tmp_path: Path) -> None:

@@ -71,7 +71,10 @@ def accurate(
         net = new_detector(pool, seen, plan, part)
         loss = from_labels(pool, plan, seen, "accurate", part)
         with clock.paced(steps, step_seconds):
-            before.append(trained_member(pool, plan, part, net, loss, steps, name="accurate", watch=own))
+            member = trained_member(pool, plan, part, net, loss, steps, name="accurate", watch=own)
+        if not watch.stopped() and clock.again():
+            continue
+        before.append(member)
         if before[-1].trained < 1:
             break
         steps = clock.steps((1 - ALONE) / (left - ALONE), with_a_teacher)

@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,8 +38,8 @@ from engine.detect.sketches import Sketches, check_rules, fitted, sketches_of
 from engine.detect.trunk import Trunk
 from engine.errors import Failure, Stopped, UsageError
 from engine.files import write_text
-from engine.images import MAX_PIXELS, Pixels
-from engine.label.clock import Clock, overrun_in_words
+from engine.images import MAX_PIXELS, Pixels, converted_in_words
+from engine.label.clock import Clock
 from engine.label.crossfit import NOT_COMPILED
 from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, check_lengths, unbroken
 from engine.label.plan import Stage
@@ -147,7 +147,7 @@ def auto_detect(
         sketches = fit.sketches
         rules(sketches, there)
         pool = pool_of(canvases, sketches, device)
-        training_minutes = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
+        given = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
         digest = _digest(samples, sketches)
         seen = (digest, canvases.digest)
         asked: tuple[object, ...] = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
@@ -156,7 +156,7 @@ def auto_detect(
         work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
         work.mkdir(parents=True, exist_ok=True)
         settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)
-        clock = Clock(60 * training_minutes, began, tuple(steps), work / "steps.json", reserve)
+        clock = Clock(60 * given, began, tuple(steps), work / "steps.json", reserve)
         if epochs:
             clock.given = (math.ceil(epochs * len(pool.labeled) / (batch_size or BATCH)),)
         advance = stage("looking at labeled images", len(pool.labeled))
@@ -164,18 +164,18 @@ def auto_detect(
         plan, step_seconds = _with_precision(pool, plan, precision, clock, work / "precision")
         asked_of = unlabeled if rest else []
         labeling = partial(_labeling_seconds, pool, plan, step_seconds, len(asked_of), looks)
-        if minutes is None:  # what is chosen by the labels is for learning
-            clock.learning = max(clock.seconds - reserve, clock.seconds / 2)
-            clock.seconds += labeling(plan.members)
         if networks is None:
-            time_for = partial(_time_for, clock, labeling, step_seconds) if step_seconds else None
+            costs = labeling if minutes is not None else lambda members: 0.0
+            time_for = partial(_time_for, clock, costs, step_seconds) if step_seconds else None
             plan = with_members(plan, members_for(algorithm_type, time_for, work / "networks"))
+        if minutes is None:  # what is chosen by the labels is for learning
+            clock.extend(labeling(plan.members))
         clock.reserve += labeling(plan.members)
         advance(len(pool.labeled))
         minutes = minutes or round(clock.seconds / 60, 1)
         note(_plan_in_words(algorithm_type, minutes, clock.given, pool, len(asked_of), canvas))
-        if clock.overrun:
-            note(overrun_in_words(clock))
+        for line in clock.overrun_in_words:
+            note(line)
         learn = fast if algorithm_type == "fast" else accurate
         try:
             watch = Watch(stopped=stopped, folder=work, saved=clock.keep)
@@ -386,11 +386,6 @@ def _notes(drawn: Sketches, sketches: Sketches) -> Iterator[str]:
     lost = int(drawn.labeled.sum() - sketches.labeled.sum())
     if lost:
         yield f"{lost:,} labeled images cannot be read or do not fit their boxes, and do not count"
-
-
-def converted_in_words(notes: Mapping[str, int]) -> Iterator[str]:
-    """How many images had to be converted, and how."""
-    return (f"{count:,} images: {what}" for what, count in sorted(notes.items()))
 
 
 def _once(failures: Sequence[Failure]) -> tuple[Failure, ...]:

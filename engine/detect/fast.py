@@ -37,7 +37,9 @@ def fast(pool: BoxPool, plan: BoxPlan, step_seconds: float, *, clock: Clock, sta
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         loss = from_labels(pool, plan, seen_by(plan, part), "fast", part)
         with clock.paced(steps, step_seconds):
-            members.append(trained_member(pool, plan, part, net, loss, steps, name="fast", watch=own))
+            member = trained_member(pool, plan, part, net, loss, steps, name="fast", watch=own)
+        if watch.stopped() or not clock.again():
+            members.append(member)
     return verdict_of(pool, plan, members)
 
 

@@ -26,6 +26,10 @@ _MOST_STEPS: Final = 2**40
 #: The share of the time that is for learning, at least: a model that has learned nothing says nothing, of however many
 #: images.
 _LEAST_LEARNING: Final = 0.5
+#: A training that took less than this share of the time that was thought was planned by a wrong measure.
+_HASTY: Final = 0.5
+#: A task may take longer than asked by this share of its time.
+_NOTICED: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -51,6 +55,7 @@ class Clock:
     pace: float = 1.0
     now: Callable[[], float] = time.perf_counter
     _known: list[int] = field(default_factory=list)
+    _hasty: bool = False
 
     def __post_init__(self) -> None:
         if self.file is not None and self.file.is_file():
@@ -64,9 +69,17 @@ class Clock:
         return self.seconds - self._kept - self.spent - (self.now() - self.began)
 
     @property
-    def overrun(self) -> float:
-        """Seconds by which what comes after the last training will take the task beyond its time."""
-        return self.reserve - self._kept
+    def overrun_in_words(self) -> tuple[str, ...]:
+        """A line where what comes after the last training will take a task well beyond the time that was asked for."""
+        over = self.reserve - self._kept
+        if self.given or over < _NOTICED * self.seconds:
+            return ()
+        return (f"looking at all images takes long: the task will need about {over / 60:,.1f} minutes more",)
+
+    def extend(self, seconds: float) -> None:
+        """More time, none of it for learning."""
+        self.learning = self.seconds - self._kept
+        self.seconds += seconds
 
     @property
     def _kept(self) -> float:
@@ -97,13 +110,26 @@ class Clock:
     def paced(self, steps: int, step_seconds: StepSeconds) -> Iterator[None]:
         """Around the training whose steps were decided last, which were thought to take so long: the next ones are
         planned by what it took; unless a part of it was done by an earlier run."""
-        began = self.now()
+        began, thought = self.now(), self.pace
+        self._hasty = False
         yield
         if len(self.decided) <= len(self._known):
             return
         expected = _all_seconds(steps, step_seconds)
         if expected > 0:
-            self.pace = max(1.0, (self.now() - began) / expected)
+            pace = (self.now() - began) / expected
+            self._hasty = not self.given and pace < _HASTY * min(1.0, thought)
+            self.pace = pace if self._hasty else max(1.0, pace)
+
+    def again(self) -> bool:
+        """Whether the last training took so little of its time that it is better done again, in as many steps as there
+        is time for: the machine had much to do when a step was measured. It is forgotten then."""
+        if self._hasty:
+            self._hasty = False
+            self.decided.pop()
+            self.keep()
+            return True
+        return False
 
     def keep(self) -> None:
         """Write down what was decided, and the time taken."""
@@ -111,11 +137,6 @@ class Clock:
             known = [*self.decided, *self._known[len(self.decided) :]]
             spent = self.spent + self.now() - self.began
             write_bytes(self.file, orjson.dumps({"steps": known, "spent": spent, "pace": self.pace}))
-
-
-def overrun_in_words(clock: Clock) -> str:
-    """For a person who asked for less time than there has to be."""
-    return f"asking about all images takes long: the task will need about {clock.overrun / 60:,.1f} minutes more"
 
 
 def _all_seconds(steps: int, step_seconds: StepSeconds) -> float:

@@ -56,10 +56,11 @@ def taught_from_scratch(
         lesson = from_labels(pool, seen_by(pool, plan, part), plan, "fast", part)
         net = new_network(pool, seen_by(pool, plan, part), plan.spec, plan.seed, part)
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
+        recipe = plan.recipe(LEARNING_RATE)
         with clock.paced(steps, seconds):
-            members.append(
-                trained_member(pool, plan, part, net, lesson, steps, plan.recipe(LEARNING_RATE), name="fast", watch=own)
-            )
+            member = trained_member(pool, plan, part, net, lesson, steps, recipe, name="fast", watch=own)
+        if watch.stopped() or not clock.again():
+            members.append(member)
     return members
 
 

@@ -30,7 +30,7 @@ from engine.images import MAX_PIXELS, read_picture
 from engine.label import accurate as accurate_learning
 from engine.label import fast as fast_learning
 from engine.label.accurate import accurate
-from engine.label.clock import Clock, overrun_in_words
+from engine.label.clock import Clock
 from engine.label.fast import fast
 from engine.label.opinions import Unfinished, Verdict
 from engine.label.plan import Settings, Stage, batch_for, bfloat16_for
@@ -154,8 +154,8 @@ def auto_label(
             verdict = learn(pool, settings, clock=clock, stage=unbroken(stage), watch=watch)
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
-        if clock.overrun:
-            note(overrun_in_words(clock))
+        for line in clock.overrun_in_words:
+            note(line)
         probabilities = np.full((len(samples), len(targets.labels)), np.nan, np.float32)
         try:
             probabilities[readable] = _asked(pool, verdict, stage("labeling", len(pool)))
