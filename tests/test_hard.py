@@ -636,9 +636,10 @@ def test_many_labels_that_nobody_doubts_do_not_make_others_sure() -> None:
     model = calibrate(own, {}, torch.zeros(3_000, dtype=torch.bool))
     assert abs(model.understated) < 0.05
     open_ = torch.full((100, 2), math.nan)
-    open_[:, 0] = 0.001
-    sure = replace(model, understated=-0.5).at_level(open_, {}).probabilities(open_, {}).mean()
-    assert sure < model.at_level(open_, {}).probabilities(open_, {}).mean()  # a shift downwards never makes it more
+    for doubt in (1e-6, 1e-3):  # a shift downwards never makes it more
+        open_[:, 0] = doubt
+        sure = replace(model, understated=-1e-3).at_level(open_, {}).probabilities(open_, {}).mean()
+        assert sure <= model.at_level(open_, {}).probabilities(open_, {}).mean()
 
 
 def test_what_a_person_chose_does_not_tell_what_is_usual() -> None:
@@ -687,6 +688,14 @@ def test_reasons_go_by_contribution() -> None:
     assert found[0] == (1, 2)  # by how far beyond the usual
     assert len(found[1]) == 1  # nothing passes the far mark, yet a hard sample has a reason
     assert reasons_of(scores, scale, weights, torch.tensor([False, False])) == ((), ())
+
+
+def test_nothing_may_be_left_where_nobody_has_erred() -> None:
+    """20 labels that are all right do not tell that there are errors among a thousand that nobody doubts."""
+    doubt = torch.full((1_000, 2), 1e-4)
+    model = calibrate(doubt[:20], {}, torch.zeros(20, dtype=torch.bool))
+    (left, _) = residuals(model, doubt, {}, steps=1, generator=np.random.default_rng(0))
+    assert left.low < 0.5 < left.expected < left.high
 
 
 def test_residuals_are_the_same_for_the_same_seed() -> None:

@@ -29,7 +29,7 @@ from engine.hard.sequential import inconsistency
 from engine.hard.similarity import unlikeness
 from engine.label.training import generator_of
 
-#: So many samples tell what is usual.
+#: Samples that are needed to tell what is usual; with fewer, others stand in, or the meaning of the scores.
 LEAST_REFERENCE: Final = 10
 
 #: Scores of one reason for all samples, or NaN.
