@@ -17,7 +17,7 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from engine.errors import ImageError
-from engine.jpeg import plain_size
+from engine.jpeg import SIDEWAYS, orientation_of, plain_size
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -63,8 +63,6 @@ _REDUCED = {
     4: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_ORIENTATION_TAG = 0x0112
-_SIDEWAYS = frozenset((5, 6, 7, 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +91,12 @@ def read_picture(path: Path, *, max_pixels: int = MAX_PIXELS, reduce: bool = Tru
 def read_content(path: Path) -> bytes:
     """The bytes of a regular file that holds something. Raises ImageError."""
     try:
+        if not S_ISREG(os.stat(path).st_mode):  # before it is opened: a pipe would wait for a writer
+            raise ImageError("not_a_file", "expected an image file, got something that is not a regular file")
         with path.open("rb", buffering=0) as file:
-            if not S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ImageError("not_a_file", "expected an image file, got something that is not a regular file")
             content = file.read()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing", "no such file") from error
-    except IsADirectoryError as error:
-        raise ImageError("not_a_file", "expected an image file, got a directory") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise ImageError("unreadable", f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not content:
@@ -115,22 +111,31 @@ def digest_of(content: bytes) -> bytes:
 
 def decode_picture(content: bytes, *, max_pixels: int = MAX_PIXELS, reduce: bool = True) -> Picture:
     """Decode the bytes of an image file. Raises ImageError: not an image, broken, or more than max_pixels."""
-    with _own_errors(content):
-        if size := plain_size(content):  # Pillow takes ten times as long to read a header
-            _check_size(size, max_pixels)
-            return _decode_jpeg(content, size, reduce)
-        with _own_limit(), Image.open(io.BytesIO(content)) as image:
-            _check_size(image.size, max_pixels)
-            return _decode_opened(image, content, reduce)
+    return _decoded(content, reduction_for if reduce else lambda width, height: 1, max_pixels)
 
 
 def decode_at(content: bytes, scale_of: Callable[[int, int], float], *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode an image that is shown at `scale_of(width, height)` of its full size: reduced where that shows all of it.
-    Raises ImageError as `decode_picture`."""
-    picture = decode_picture(content, max_pixels=max_pixels)
-    if picture.reduction > 1 and scale_of(picture.width, picture.height) * picture.reduction > 1:
-        return decode_picture(content, max_pixels=max_pixels, reduce=False)
-    return picture
+    """Decode an image that is shown at `scale_of(width, height)` of its full size: reduced as far as that loses nothing
+    of it. Raises ImageError as `decode_picture`."""
+
+    def reduction(width: int, height: int) -> int:
+        found, scale = reduction_for(width, height), scale_of(width, height)
+        while found > 1 and scale * found > 1:
+            found //= 2
+        return found
+
+    return _decoded(content, reduction, max_pixels)
+
+
+def _decoded(content: bytes, reduction: Callable[[int, int], int], max_pixels: int) -> Picture:
+    """reduction: of a JPEG of this width and height."""
+    with _own_errors(content):
+        if size := plain_size(content):  # Pillow takes ten times as long to read a header
+            _check_size(size, max_pixels)
+            return _decode_jpeg(content, size, reduction(*size))
+        with _own_limit(), Image.open(io.BytesIO(content)) as image:
+            _check_size(image.size, max_pixels)
+            return _decode_opened(image, content, reduction)
 
 
 def reduction_for(width: int, height: int) -> int:
@@ -140,6 +145,11 @@ def reduction_for(width: int, height: int) -> int:
         if short >= LEAST_SIDE * reduction and width * height >= LEAST_AREA * reduction**2:
             return reduction
     return 2 if short >= LEAST_SIDE * 2 else 1
+
+
+def converted_in_words(notes: Mapping[str, int]) -> Iterator[str]:
+    """notes: how many images had to be converted, by what was done."""
+    return (f"{count:,} images: {what}" for what, count in notes.items())
 
 
 def stream(
@@ -232,20 +242,21 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise ImageError("too_large", f"must have at most {max_pixels:,} pixels, got {width}x{height}")
 
 
-def _decode_opened(image: Image.Image, content: bytes, reduce: bool) -> Picture:
+def _decode_opened(image: Image.Image, content: bytes, reduction: Callable[[int, int], int]) -> Picture:
     """Decode an image whose header Pillow has read, and nothing else yet."""
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()  # it may come after the pixels
     # A TIFF is turned upright by its decoder, and tells the size that it will have then.
-    orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION_TAG, 1)
-    size = image.size[::-1] if orientation in _SIDEWAYS else image.size
+    orientation = 1 if image.format == "TIFF" else orientation_of(image)
+    size = image.size[::-1] if orientation in SIDEWAYS else image.size
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
-        return _decode_jpeg(content, size, reduce)
+        return _decode_jpeg(content, size, reduction(*size))
     rgb, note = _to_rgb(image)
     return Picture(_upright(rgb, orientation), *size, 1, note)
 
 
-def _decode_jpeg(content: bytes, size: tuple[int, int], reduce: bool) -> Picture:
+def _decode_jpeg(content: bytes, size: tuple[int, int], reduction: int) -> Picture:
     """Decode a JPEG, grey or of three components, of this upright size; OpenCV turns it upright itself."""
-    reduction = reduction_for(*size) if reduce else 1
     rgb = cv2.imdecode(np.frombuffer(content, np.uint8), _REDUCED[reduction])
     if rgb is None:
         raise ImageError("broken", "cannot be decoded: the JPEG is truncated or damaged")

@@ -1,4 +1,4 @@
-"""The size of a plain JPEG, read from its header in a few microseconds.
+"""The size of a plain JPEG, read from its header in a few microseconds; and how an image is turned.
 
 In: the bytes of a file. Out: width and height, or None, which says nothing about the file but that a full reader must
 look at it: EXIF (it may turn the image), XMP, color profiles, several images in one file, CMYK, arithmetic coding,
@@ -8,7 +8,10 @@ lossless or 12-bit JPEGs, fill bytes, and anything damaged. Knows nothing of pix
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _START: Final = b"\xff\xd8"
 _SCAN: Final = 0xDA  # the header ends where the first scan starts
@@ -47,3 +50,18 @@ def _frame_size(content: bytes, at: int) -> tuple[int, int] | None:
     _, _, length, bits, height, width, components = _FRAME.unpack_from(content, at)
     usual = bits == 8 and components in (1, 3) and length == 8 + 3 * components
     return (width, height) if usual and width and height else None
+
+
+_ORIENTATION_TAG: Final = 0x0112
+#: Orientations in which rows become columns.
+SIDEWAYS: Final = frozenset((5, 6, 7, 8))
+_XMP: Final = ("xmp", "XML:com.adobe.xmp")
+
+
+def orientation_of(image: Image) -> int:
+    """How an image is turned, 1 to 8 (TIFF 6.0), by the EXIF that was read of it. XMP may say otherwise, and counts for
+    nobody who shows or decodes a picture, but for Pillow."""
+    import PIL.Image
+
+    image.info = {key: value for key, value in image.info.items() if key not in _XMP}
+    return int(PIL.Image.Image.getexif(image).get(_ORIENTATION_TAG, 1))  # the one of PNG would decode

@@ -7,6 +7,7 @@ pass goes on where it stopped, and thumbnails never fill the memory. Knows nothi
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,17 @@ from torch import Tensor
 
 from engine import features as measure
 from engine.errors import Failure, ImageError, Stopped
-from engine.images import MAX_PIXELS, NOTES, Picture, Pixels, decode_at, decode_picture, digest_of, stream
+from engine.images import (
+    MAX_PIXELS,
+    NOTES,
+    Picture,
+    Pixels,
+    decode_at,
+    decode_picture,
+    digest_of,
+    reduction_for,
+    stream,
+)
 from engine.samples import Sample, Shape
 from engine.sources import Sources
 from engine.store import Store
@@ -227,18 +238,19 @@ class _Measured:
 def _measure(key: bytes, content: bytes, boxes: _Numbers, side: int | None, max_pixels: int) -> _Measured:
     """Everything the survey wants of one image."""
     picture = decode_picture(content, max_pixels=max_pixels)
+    rgb = _as_measured(picture)
     numbers = {
         "resolution": picture.width * picture.height,
         "aspect_ratio": picture.width / picture.height,
-        **measure.light_of(_grid(picture.rgb)),
-        **measure.sharpness_of(picture.rgb),
+        **measure.light_of(_grid(rgb)),
+        **measure.sharpness_of(rgb),
     }
     head = np.zeros(1, _HEAD)
     head["size"], head["note"] = (picture.width, picture.height), NOTES.index(picture.note)
     head["features"] = [numbers[name] for name in COLUMNS]
     of_boxes = _NO_BOXES
     if len(boxes):
-        pixels = torch.from_numpy(picture.rgb).permute(2, 0, 1)
+        pixels = torch.from_numpy(rgb).permute(2, 0, 1)
         found = measure.box_features(torch.from_numpy(boxes), picture.width, picture.height, pixels)
         head["boxes"], head["box_area_std"] = found.count, found.area_std
         of_boxes = torch.stack([getattr(found, name) for name in BOX_COLUMNS], 1).numpy()
@@ -250,10 +262,21 @@ def _measure(key: bytes, content: bytes, boxes: _Numbers, side: int | None, max_
     return _Measured(key, head, of_boxes.astype("<f4").tobytes() + thumbnail)
 
 
+def _as_measured(picture: Picture) -> Pixels:
+    """The pixels in which an image of this size is measured, however its file is coded: as many as a JPEG has then."""
+    reduction = reduction_for(picture.width, picture.height)
+    if picture.reduction == reduction:
+        return picture.rgb
+    size = math.ceil(picture.width / reduction), math.ceil(picture.height / reduction)
+    return np.asarray(cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _grid(rgb: Pixels) -> Pixels:
     """An even grid of about GRID x GRID pixels: (3, n), red, green and blue."""
-    step = max(1, round((rgb.shape[0] * rgb.shape[1]) ** 0.5 / GRID))
-    grid = rgb[step // 2 :: step, step // 2 :: step].transpose(2, 0, 1)
+    height, width = rgb.shape[:2]
+    step = max(1, round((height * width) ** 0.5 / GRID))
+    first = step // 2
+    grid = rgb[min(first, height - 1) :: step, min(first, width - 1) :: step].transpose(2, 0, 1)
     return np.ascontiguousarray(grid).reshape(3, -1)
 
 

@@ -24,10 +24,11 @@ ORDER = (
         "voc",
         "coco",
         "outfolder",
+        "jpeg",
         "folders",
         "exports",
     ),
-    *("dataset", "jpeg", "images", "features", "store", "survey", "embeddings", "sums", "kmeans", "grouping"),
+    *("dataset", "images", "features", "store", "survey", "embeddings", "sums", "kmeans", "grouping"),
     *(
         "decisions",
         "evaluation",

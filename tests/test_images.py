@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import ImageError
+from engine.folders.sizes import image_size
 from engine.images import NOTES, _chunks, decode_at, decode_picture, read_picture, reduction_for, stream
 
 #: 2 rows, 3 columns of 16-pixel squares, all of different colors, so that every turn shows.
@@ -60,6 +62,24 @@ def test_an_image_is_decoded_as_large_as_it_is_shown() -> None:
         picture = decode_at(content, lambda width, height, scale=scale: scale if width > height else 9.0)
         assert (picture.reduction, picture.width, picture.height) == (reduction, 1000, 800)
         assert picture.rgb.shape[:2] == (800 // reduction, 1000 // reduction)
+
+
+def test_only_exif_turns_an_image(tmp_path: Path) -> None:
+    """A JPEG whose EXIF was taken out, and whose XMP still tells how a camera was held."""
+    content = encoded(Image.fromarray(SQUARES), "JPEG", quality=95, subsampling=0)
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(content[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + content[2:])
+    picture = read_picture(path)
+    assert (picture.height, picture.width) == picture.rgb.shape[:2] == SQUARES.shape[:2]
+    assert image_size(path) == (*SQUARES.shape[1::-1], 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ImageError, match="not a regular file"):
+        read_picture(tmp_path / "pipe.png")
 
 
 GREY = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16))

@@ -106,6 +106,36 @@ def test_boxes_are_measured_on_their_image(tmp_path: Path) -> None:
     assert found.reused == 0, "the same bytes with other boxes are another thing to measure"
 
 
+def test_the_format_of_a_file_does_not_change_what_is_measured(tmp_path: Path) -> None:
+    whole = cv2.resize(load_sample_image("china.jpg"), (960, 720), interpolation=cv2.INTER_CUBIC)
+    blurred = cv2.GaussianBlur(whole, (0, 0), 4)
+    for name in ("a.png", "a.jpg"):
+        cv2.imwrite(str(tmp_path / name), blurred, [cv2.IMWRITE_JPEG_QUALITY, 98])
+    box = Shape("sky", "bndbox", ((100.0, 100.0), (500.0, 400.0)))
+    drawn = (Label(type=OBJECT_DETECTION, drawing=Drawing((box,), (960, 720, 3))),)
+    found = survey([Sample("a.png", drawn), Sample("a.jpg", drawn)], Sources(tmp_path), folder=tmp_path / "cache")
+    for values in (*found.features.T, *np.stack(found.boxes)[:, 0].T):
+        assert values[0] == pytest.approx(values[1], rel=0.1, abs=0.02)
+
+
+def test_thumbnails_are_as_sharp_as_they_are_large(tmp_path: Path) -> None:
+    stripes = np.zeros((600, 700, 3), np.uint8)
+    stripes[::2] = 255
+    cv2.imwrite(str(tmp_path / "stripes.jpg"), stripes, [cv2.IMWRITE_JPEG_QUALITY, 100])
+    for side, sees in ((600, True), (200, False)):
+        found = survey([Sample("stripes.jpg")], Sources(tmp_path), folder=tmp_path / "cache", thumbnail_side=side)
+        assert found.thumbnails is not None
+        (shown,) = next(found.thumbnails.batches(1)).float()
+        assert (float(shown.std()) > 100) == sees
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1), (2, 60_000)])
+def test_a_very_thin_image_is_measured(tmp_path: Path, size: tuple[int, int]) -> None:
+    cv2.imwrite(str(tmp_path / "thin.png"), np.full((*size, 3), 90, np.uint8))
+    found = survey([Sample("thin.png")], Sources(tmp_path), folder=tmp_path / "cache", thumbnail_side=8)
+    assert found.readable.all() and np.isfinite(found.features).all() and not found.failures
+
+
 def test_a_reduced_decode_still_sees_the_blur_of_12_megapixels(tmp_path: Path) -> None:
     whole = np.tile(load_sample_image("china.jpg"), (7, 6, 1))  # detail down to the pixel
     for name, pixels in (("sharp.jpg", whole), ("blurred.jpg", cv2.GaussianBlur(whole, (0, 0), 4))):

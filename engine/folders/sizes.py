@@ -7,13 +7,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from engine.errors import ImageError
+from engine.jpeg import SIDEWAYS, orientation_of
 from engine.samples import SIZE_KEY, Drawing, Label, Sample
-
-_ORIENTATION_TAG: Final = 0x0112
-_SIDEWAYS: Final = frozenset((5, 6, 7, 8))
 
 
 def image_size(path: Path) -> tuple[int, int, int]:
@@ -30,7 +27,7 @@ def image_size(path: Path) -> tuple[int, int, int]:
                 tags = getattr(image, "tag_v2", {})  # of a TIFF; newer Pillows turn its `size` upright themselves
                 width, height = (tags[256], tags[257]) if 256 in tags and 257 in tags else image.size
                 depth = 3 if image.mode == "P" else len(image.getbands())
-                orientation = Image.Image.getexif(image).get(_ORIENTATION_TAG, 1)  # the one for PNG would decode
+                orientation = orientation_of(image)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing", "no such file") from error
     except UnidentifiedImageError as error:
@@ -43,7 +40,7 @@ def image_size(path: Path) -> tuple[int, int, int]:
         raise ImageError("not_a_file", "expected an image file, got a directory") from error
     except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged headers
         raise ImageError("broken", f"cannot be read: {error}") from error
-    return (height, width, depth) if orientation in _SIDEWAYS else (width, height, depth)
+    return (height, width, depth) if orientation in SIDEWAYS else (width, height, depth)
 
 
 def known_size(drawing: Drawing) -> tuple[int, int, int] | None:
