@@ -3,6 +3,7 @@
 In: samples, and a model, one of ours or one from elsewhere. Out: a `Labeling` or a `Detection`, as auto labeling gives
 one, so that everything that follows is the same. Nothing is trained, and what people labeled stays. Whether the model
 has seen their labels nobody knows: only where the caller says that it has not do they tell how far it can be trusted.
+An image that the model fails on, as where its graph gives NaN, is a failure, and the others are labeled.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,14 +23,14 @@ from torch import Tensor
 
 from engine.dataset import Dataset
 from engine.detect.canvases import asked_files
-from engine.detect.detecting import OnImage, converted_in_words, found_boxes
+from engine.detect.detecting import OnImage, found_boxes
 from engine.detect.detector import BoxDetector
 from engine.detect.held_out import held_out_scores as held_out_box_scores
 from engine.detect.results import NOBODY, Detection
 from engine.detect.sketches import fitted as fitted_sketches
 from engine.detect.sketches import sketches_of, with_columns
-from engine.errors import Failure, InputError, Stopped, UsageError
-from engine.images import MAX_PIXELS, Pixels
+from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
+from engine.images import MAX_PIXELS, Pixels, converted_in_words
 from engine.label.classifier import Classifier
 from engine.label.opinions import held_out_scores
 from engine.label.plan import Stage
@@ -58,6 +59,7 @@ _LEAST_CONFIDENCE: Final = 0.02
 _NEVER: Final = 2.0
 
 _Seen = tuple[Pixels, Placed, tuple[int, int], str]
+_Asked = TypeVar("_Asked")
 _Found = TypeVar("_Found")
 
 
@@ -101,25 +103,29 @@ def pre_label(
         values[~asked] = np.nan
         advance = stage(LABELING, len(rows))
         assert found.thumbnails is not None
+        said: Iterator[tuple[int, Tensor | Failure]]
         if isinstance(model, ForeignClassifier) and model.form.input.fit != "stretch":
-            said, failed = _of_files(samples, sources, rows, model, threads, max_pixels, advance, stopped)
-            values[list(failed)] = np.nan
+            said = _of_files(samples, sources, rows, model, threads, max_pixels, advance, stopped)
         else:
             places = np.flatnonzero(asked[found.thumbnails.index])
             images = (found.thumbnails.rows(places[at : at + _BATCH]) for at in range(0, len(places), _BATCH))
-            on = device or torch.device("cpu")
-            said, failed = dict(zip(rows.tolist(), _said(model, images, on, advance, stopped), strict=True)), {}
+            answers = _said(model, images, device or torch.device("cpu"), advance, stopped)
+            said = _with_failures(samples, zip(rows.tolist(), answers, strict=True))
         columns = [labels.index(name) for name in model.labels]
-        for row, each in said.items():
-            values[row, columns] = each.numpy()
+        failures: list[Failure] = []
+        for row, each in said:
+            if isinstance(each, Failure):
+                values[row] = np.nan
+                failures.append(each)
+            else:
+                values[row, columns] = each.numpy()
     judged = unseen & targets.labeled & ~np.isnan(values[:, 0])
     choices: dict[str, Any] = {"unseen": unseen}
     if judged.any():
         truth = torch.from_numpy(targets.matrix[judged])
         choices |= held_out_scores(torch.from_numpy(values[judged]), truth, multi_label=targets.multi_label)
     judges = np.where(judged, NOBODY, -1).astype(np.int64)
-    if failed:
-        found = replace(found, failures=(*found.failures, *failed.values()))
+    found = replace(found, failures=(*found.failures, *failures))
     notes = tuple(_strangers(told.labels, model.labels))
     return Labeling(ALGORITHM_TYPE, targets, values, judges, model, choices, found, notes)
 
@@ -148,13 +154,18 @@ def _said(
     device: torch.device,
     advance: Callable[[int], None],
     stopped: Callable[[], bool],
-) -> Iterator[Tensor]:
-    """Probabilities (k,) of each image."""
+) -> Iterator[Tensor | ImageError]:
+    """Probabilities (k,) of each image, or why there are none."""
+
+    def ask(images: list[Tensor]) -> list[Tensor]:
+        return list(model.probabilities(torch.stack(images).to(device)).cpu())
+
+    answers_of = _forgiving(ask)
     done = 0
     for images in batches:
         if stopped():
             raise Stopped(f"stopped after {done:,} images")
-        yield from model.probabilities(images.to(device)).cpu()
+        yield from answers_of(list(images))
         done += len(images)
         advance(done)
 
@@ -168,23 +179,14 @@ def _of_files(
     max_pixels: int,
     advance: Callable[[int], None],
     stopped: Callable[[], bool],
-) -> tuple[dict[int, Tensor], dict[int, Failure]]:
-    """By row what the model says of the file itself: a square thumbnail has lost its shape."""
-    said: dict[int, Tensor] = {}
-    failed: dict[int, Failure] = {}
+) -> Iterator[tuple[int, Tensor | Failure]]:
+    """What the model says of the file itself: a square thumbnail has lost its shape."""
 
     def ask(seen: list[_Seen]) -> list[Tensor]:
         images = torch.from_numpy(np.stack([pixels for pixels, *_ in seen])).permute(0, 3, 1, 2)
         return list(model.probabilities(images))
 
-    for row, each in _through(
-        samples, sources, rows.tolist(), model.form.input, ask, threads, max_pixels, advance, stopped
-    ):
-        if isinstance(each, Failure):
-            failed[row] = each
-        else:
-            said[row] = each
-    return said, failed
+    return _through(samples, sources, rows.tolist(), model.form.input, ask, threads, max_pixels, advance, stopped)
 
 
 def pre_detect(
@@ -236,7 +238,8 @@ def pre_detect(
             failures.append(each)
         else:
             candidates[row], sizes[row] = each.boxes, each.size
-            converted[each.note] += bool(each.note)
+            if each.note:
+                converted[each.note] += 1
     _check_unlabeled(sum(candidates[row] is not None for row in free))
     fit = fitted_sketches(drawn, samples, sizes)
     sketches = with_columns(fit.sketches, labels)
@@ -260,7 +263,7 @@ def pre_detect(
         model if isinstance(model, BoxDetector) else None,
         choices,
         tuple(dict.fromkeys([*failures, *fit.failures])),
-        (*_strangers(drawn.labels, model.labels), *converted_in_words(+converted)),
+        (*_strangers(drawn.labels, model.labels), *converted_in_words(converted)),
     )
 
 
@@ -308,6 +311,45 @@ def _through(
         return seen, place, (picture.width, picture.height), picture.note
 
     threads = threads or os.cpu_count() or 1
-    return asked_files(
-        samples, sources, rows, work, ask, batch=_BATCH, threads=threads, progress=advance, stopped=stopped
+    answers_of = _forgiving(ask)
+    said = asked_files(
+        samples, sources, rows, work, answers_of, batch=_BATCH, threads=threads, progress=advance, stopped=stopped
     )
+    return _with_failures(samples, said)
+
+
+def _forgiving(ask: Callable[[list[_Asked]], list[_Found]]) -> Callable[[list[_Asked]], list[_Found | ImageError]]:
+    """The same question, but an image that a model fails on has the reason for its answer, and costs no other one its
+    own. Raises InputError where the model fails on all images that it is asked about first: it is not the images."""
+    works = False
+
+    def one(image: _Asked) -> _Found | ImageError:
+        try:
+            return ask([image])[0]
+        except InputError as error:
+            return ImageError("broken", str(error))
+
+    def asked(images: list[_Asked]) -> list[_Found | ImageError]:
+        nonlocal works
+        found: list[_Found | ImageError]
+        try:
+            found = [*ask(images)]
+        except InputError:
+            found = [one(image) for image in images]
+            if not works and all(isinstance(each, ImageError) for each in found):
+                raise
+        works = True
+        return found
+
+    return asked
+
+
+def _with_failures(
+    samples: Sequence[Sample], said: Iterable[tuple[int, _Found | ImageError | Failure]]
+) -> Iterator[tuple[int, _Found | Failure]]:
+    """What was said of the samples at some rows; a failure of each that a model failed on."""
+    for row, each in said:
+        if isinstance(each, ImageError):
+            yield row, Failure(samples[row].source, each.kind, str(each))
+        else:
+            yield row, each

@@ -140,6 +140,20 @@ def test_a_label_with_its_confidence(tmp_path: Path) -> None:
     assert said.tolist() == pytest.approx([0.15, 0.7, 0.15])
 
 
+@pytest.mark.parametrize("sure", [0.45, 0.0])
+def test_a_label_that_is_named_is_the_likeliest_however_unsure_it_is(tmp_path: Path, sure: float) -> None:
+    """A score of one against the rest may be below 1 / k: the row sums to 1 all the same, the named label on top."""
+
+    class Unsure(nn.Module):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            nothing = 0 * images.mean(dim=(1, 2, 3))
+            return nothing.long() + 1, nothing + sure
+
+    said = said_of(tmp_path, Unsure(), labels=["cat", "dog"], outputs={"predicted_label": "0", "scores": "1"})
+    assert said.sum().item() == pytest.approx(1.0) and said.argmax().item() == 1
+    assert said.tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("numbers", "changes", "message"),
     [
@@ -258,14 +272,14 @@ def test_a_batch_of_fixed_size_is_filled_up(tmp_path: Path) -> None:
 class Fixed(nn.Module):
     """Says the same boxes of every image: two that overlap, and one outside."""
 
-    def __init__(self, boxes: list[list[float]]) -> None:
+    def __init__(self, boxes: list[list[float]], scores: Tensor | None = None) -> None:
         super().__init__()
         self.boxes = torch.tensor(boxes)
+        self.scores = torch.tensor([[2.0, -3.0], [1.0, -3.0], [0.0, 1.0]]) if scores is None else scores
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         nothing = 0 * images.sum()
-        scores = torch.tensor([[2.0, -3.0], [1.0, -3.0], [0.0, 1.0]])
-        return self.boxes + nothing, scores + nothing
+        return self.boxes + nothing, self.scores + nothing
 
 
 @pytest.mark.parametrize(
@@ -297,6 +311,43 @@ def test_every_spelling_of_boxes(tmp_path: Path, boxes: list[list[float]], chang
     assert found.scores.tolist() == pytest.approx([0.8808, 0.7311], abs=1e-4)
     described(tmp_path, **{**fields, **changes})
     assert len(found_on(detector(tmp_path), torch.zeros(1, 3, 50, 100)).scores) == 3
+
+
+def scored(folder: Path, scores: Tensor, labels: tuple[str, ...]) -> Boxes:
+    """What is found by a graph that gives these scores to three boxes."""
+    boxes = [[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
+    exported(folder, Fixed(boxes, scores), batch=1, height=50, width=100)
+    described(
+        folder,
+        type="object_detection",
+        file="model.pt2",
+        labels=list(labels),
+        input={"width": 100, "height": 50},
+        outputs={"detection_boxes": "0", "detection_scores": "1"},
+        boxes="xyxy",
+        batch=1,
+    )
+    return found_on(detector(folder), torch.zeros(1, 3, 50, 100))
+
+
+@pytest.mark.parametrize("layout", ["(m, k)", "(1, m, k)", "(k, m)", "(1, k, m)"])
+def test_scores_belong_to_their_boxes_in_either_layout(tmp_path: Path, layout: str) -> None:
+    scores = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    scores = scores.T.contiguous() if "k, m" in layout else scores
+    found = scored(tmp_path, scores[None] if "1" in layout else scores, ("a", "b"))
+    assert found.xyxy[:, 0].tolist() == [0, 20, 40] and found.classes.tolist() == [0, 1, 0]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
+
+
+def test_scores_of_one_label_need_no_side_for_it(tmp_path: Path) -> None:
+    found = scored(tmp_path, torch.tensor([[0.7, 0.9, 0.8]]), ("a",))
+    assert found.xyxy[:, 0].tolist() == [20, 40, 0] and found.classes.tolist() == [0, 0, 0]
+
+
+def test_scores_of_another_shape_are_refused_though_they_are_as_many(tmp_path: Path) -> None:
+    message = r"1 must be \(B, m, 4\) or \(B, 4, m\), m = 3, got \(2, 6\)"
+    with pytest.raises(InputError, match=message):
+        scored(tmp_path, torch.full((2, 6), 0.1), ("a", "b", "c", "d"))
 
 
 @pytest.mark.parametrize(
@@ -406,3 +457,15 @@ def test_any_detector_is_asked_whether_boxes_stay_where_the_image_is_altered(tmp
     assert lamp.tolist() == [1.0, 0.0, pytest.approx(0.0, abs=0.15)]  # mirrored it lies where nothing is found
     assert misnamed.tolist() == [1.0, 1.0, 1.0]
     assert unreadable.isnan().all()
+
+
+def test_a_detector_that_fails_on_an_image_tells_nothing_of_its_boxes(tmp_path: Path) -> None:
+    class Failing(Lamps):
+        def predict(self, images: Tensor) -> Predictions:
+            raise InputError("scores must be finite, got NaN or infinity")
+
+    cv2.imwrite(str(tmp_path / "lamp.png"), np.zeros((40, 60, 3), np.uint8))
+    box, sure = torch.tensor([[12.0, 20.0, 36.0, 40.0]]), torch.tensor([0.8])
+    looked = [Looked(tmp_path / "lamp.png", box, torch.tensor([0]), sure, -1)]
+    found = box_changes(looked, Failing(), ("fliplr",), names=("lamp",), threads=1, max_pixels=10**6)
+    assert found[OPERATORS["fliplr"]].isnan().all()

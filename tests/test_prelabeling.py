@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from conftest import SHAPES, painted
 from foreign_models import COLORS, bright_detector, onnx_colors
@@ -17,7 +19,8 @@ from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, UsageError
 from engine.hard.reasons import OPERATORS
 from engine.manifest import write_manifest
-from engine.models import Shelf, load_any
+from engine.models import ForeignClassifier, ForeignDetector, Shelf, load_any
+from engine.models.foreign.graphs import Graph
 from engine.prelabel import pre_detect, pre_label
 from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
@@ -188,6 +191,59 @@ def test_a_model_of_ours(tmp_path: Path) -> None:
     assert answer["result"]["model_name"] == "learned"
 
 
+@dataclass(frozen=True)
+class Fussy:
+    """A graph that says NaN of black images."""
+
+    graph: Graph
+
+    @property
+    def place(self) -> Path:
+        return self.graph.place
+
+    def run(self, batch: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        black = batch.max(axis=(1, 2, 3)) == 0
+        said = self.graph.run(batch)
+        return {name: np.where(black.reshape(-1, *[1] * (x.ndim - 1)), np.nan, x) for name, x in said.items()}
+
+
+def fussy(folder: Path) -> Any:
+    model = load_any(folder)
+    assert isinstance(model, ForeignClassifier | ForeignDetector)
+    return replace(model, graph=Fussy(model.graph))
+
+
+def blacken(dataset: Dataset, *numbers: int) -> None:
+    for number in numbers:
+        cv2.imwrite(str(dataset.path(dataset[number])), np.zeros((80, 120, 3), np.uint8))
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_an_image_that_the_graph_fails_on_costs_no_other_its_label(
+    tmp_path: Path, fit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it end the search for hard examples, which asks the graph about altered images."""
+    dataset = colored(tmp_path / "data")
+    blacken(dataset, 14)
+    folder = onnx_colors(tmp_path / "rgb", input={"width": 16, "height": 16, "fit": fit})
+    monkeypatch.setattr("engine.tasks.prelabeling.load_any", lambda path, device: fussy(path))
+    asked = request(comprehensive_algo_config="aug_consistent_mining:1.0", aug_op_config="fliplr:1.0")
+    answer = run_request(asked, dataset, tmp_path / "out", model=folder)
+    assert answer["result"]["annotated_sample_count"] == 17
+    written = read_samples(tmp_path / "out")
+    assert [row for row, sample in enumerate(written) if not sample.labels] == [14]
+    failures = pre_label(dataset, fussy(folder)).survey.failures
+    assert [(each.source, each.kind) for each in failures] == [("14.png", "broken")]
+    assert "must be finite, got NaN or infinity" in failures[0].reason
+
+
+def test_a_graph_that_fails_on_all_that_it_sees_first_ends_the_run(tmp_path: Path) -> None:
+    dataset = colored(tmp_path / "data")
+    blacken(dataset, *range(12, 30))
+    with pytest.raises(InputError, match="must be finite, got NaN or infinity"):
+        pre_label(dataset, fussy(onnx_colors(tmp_path / "rgb")))
+
+
 # ---- Boxes. ----
 
 
@@ -226,6 +282,14 @@ def test_boxes_of_a_detector_from_elsewhere(tmp_path: Path) -> None:
         scores = dict(zip(file["reasons"].tolist(), file["scores"].T, strict=True))
     assert (scores[OPERATORS["fliplr"]][2:] < 0.2).all()  # a mirrored lamp is a lamp
     assert confirm(tmp_path / "out", all=True).confirmed == 10
+
+
+def test_an_image_that_a_detector_fails_on_costs_no_other_its_boxes(tmp_path: Path) -> None:
+    dataset = lamps(tmp_path / "data", labeled=2)
+    blacken(dataset, 5)
+    told = pre_detect(dataset, fussy(bright_detector(tmp_path / "bright")))
+    assert [(each.source, each.kind) for each in told.failures] == [("05.png", "broken")]
+    assert told.automatic.sum() == 9 and not told.automatic[5]
 
 
 def test_how_good_a_detector_is_on_boxes_that_it_has_not_seen(tmp_path: Path) -> None:

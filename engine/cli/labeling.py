@@ -188,6 +188,8 @@ def _evaluate_boxes(options: argparse.Namespace, truth: Dataset) -> int:
     if options.json:
         print_json(answer)
         return DONE
+    for note in answer["notices"]:
+        say(note)
     print(
         f"{answer['evaluated_sample_count']:,} of {answer['total_sample_count']:,} images compared with "
         f"{answer['truth']}; {answer['labeled_before_count']:,} that people had labeled before are left out"

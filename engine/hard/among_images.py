@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.dataset import Dataset
-from engine.errors import Stopped
+from engine.errors import InputError, Stopped
 from engine.hard.asking import (
     BATCH,
     LOOKING,
@@ -145,7 +145,7 @@ def _altered(
     device = setting.device
 
     def predict(images: Tensor) -> Tensor:
-        return model.probabilities((images.clamp(0, 1) * 255).round().byte()).cpu()
+        return _said_of(model, (images.clamp(0, 1) * 255).round().byte())
 
     for start in range(0, len(found.thumbnails) if operators else 0, BATCH):
         if setting.stopped():
@@ -159,6 +159,16 @@ def _altered(
             changes[OPERATORS[name]][rows] = change
         advance(done + int(places[-1]) + 1)
     return changes
+
+
+def _said_of(model: ImageClassifier, images: Tensor) -> Tensor:
+    """(B, k) probabilities; a row of NaN for an image that a model from elsewhere fails on."""
+    try:
+        return model.probabilities(images).cpu()
+    except InputError:
+        if len(images) == 1:
+            return torch.full((1, len(model.labels)), torch.nan)
+        return torch.cat([_said_of(model, image) for image in torch.split(images, 1)])
 
 
 def _probabilities(
@@ -180,7 +190,7 @@ def _probabilities(
         for start in range(0, len(found.thumbnails), BATCH):
             places = np.arange(start, min(start + BATCH, len(found.thumbnails)))
             images = found.thumbnails.rows(places).to(device)
-            values = model.probabilities(images).cpu().clamp(0, 1)
+            values = _said_of(model, images).clamp(0, 1)
             rows = torch.from_numpy(found.thumbnails.index[places])
             p[rows] = _in_columns(values, model.labels, questions.names)
     return p

@@ -23,7 +23,7 @@ from engine.detect.decode import Raw, decoded, probable
 from engine.detect.detector import BATCH, BoxDetector
 from engine.detect.network import CELL, Detector, Maps
 from engine.detect.overlaps import box_iou, roi_align
-from engine.errors import ImageError, Stopped
+from engine.errors import ImageError, InputError, Stopped
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.operators import PLACES
 from engine.hard.reasons import OPERATORS
@@ -197,7 +197,7 @@ def box_changes(
     stopped: Callable[[], bool] = lambda: False,
 ) -> dict[int, Tensor]:
     """By reason (m,) in [0, 1], how much each of the m boxes changes for any detector; NaN where its place is not on
-    the altered image, or the image cannot be read.
+    the altered image, the image cannot be read, or the detector fails on it.
 
     names: of the classes of `images`. Raises Stopped once `stopped()` says so.
     """
@@ -238,10 +238,13 @@ def _shrunk(rgb: Pixels, side: int) -> Pixels:
 def _changed(
     own: Looked, detector: Detecting, operators: Sequence[str], numbers: Tensor, x: Tensor, scale: float
 ) -> dict[int, Tensor]:
-    """By reason (m,) of the boxes of one image x (1, 3, h, w), which is that much smaller than its file. numbers: of
-    the labels of the detector, among the classes of `own`; -1 for none of them."""
+    """By reason (m,) of the boxes of one image x (1, 3, h, w), which is that much smaller than its file; none where the
+    detector fails on it. numbers: of the labels of the detector, among the classes of `own`; -1 for none of them."""
     height, width = x.shape[2:]
-    said = detector.predict(torch.cat([x, *(ALTERATIONS[name](x) for name in operators)])).boxes
+    try:
+        said = detector.predict(torch.cat([x, *(ALTERATIONS[name](x) for name in operators)])).boxes
+    except InputError:  # of a model from elsewhere
+        return {}
     assert said is not None
     plain, *altered = [
         (each.xyxy.cpu().float(), numbers[each.classes.cpu()], each.scores.cpu().float()) for each in said

@@ -8,12 +8,12 @@ has seen them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.dataset import Dataset
@@ -37,18 +37,19 @@ def evaluate_boxes(out: Path, truth: Dataset, *, map: Sequence[str] = ()) -> dic
     holds.
 
     truth: boxes that people drew count, on images that are labeled there. A sample is found by the real path of its
-    image, else by a file name that is unique in both. map: as for `read_samples`, for the sources of `out`. Raises
-    InputError when no sample is left to score.
+    image, else by a file name that is unique in both; the image there may be larger or smaller, but of the same shape.
+    map: as for `read_samples`, for the sources of `out`. Raises InputError when no sample is left to score.
     """
-    path = labeled_manifest(out)
     said = read_candidates(out / CANDIDATES_NAME)
-    places = _places(said.sources, Sources(path.parent, parse_prefixes(map)), truth)
-    drawn = _drawn_in_pixels(truth, {place for place in places if place is not None})
-    rows = [
-        row
-        for row, place in enumerate(places)
-        if place is not None and drawn.labeled[place] and said.known[row] and not said.labeled[row]
-    ]
+    where = Sources(labeled_manifest(out).parent, parse_prefixes(map))
+    sketches = sketches_of(truth.samples)
+    places = {
+        row: place
+        for row, place in _places(said.sources, where, truth, sketches.labeled).items()
+        if said.known[row] and not said.labeled[row]
+    }
+    drawn = _in_pixels(sketches, truth, {place: said.sources[row] for row, place in places.items()}, where)
+    rows = [row for row, place in places.items() if drawn.labeled[place]]
     if not rows:
         raise InputError(
             f"{truth.name}: must have boxes that people drew on images that {out} labeled, got none of its "
@@ -59,7 +60,8 @@ def evaluate_boxes(out: Path, truth: Dataset, *, map: Sequence[str] = ()) -> dic
         "total_sample_count": len(said.sources),
         "evaluated_sample_count": len(rows),
         "labeled_before_count": int(said.labeled.sum()),
-        **_scores(said, rows, drawn, [place for row in rows if (place := places[row]) is not None]),
+        **_scores(said, rows, drawn, [places[row] for row in rows]),
+        "notices": list(_misfits(len(places) - len(rows), truth)),
     }
     target = out / EVALUATION_NAME
     if (out / JOURNAL).is_file() and not target.exists():
@@ -68,25 +70,43 @@ def evaluate_boxes(out: Path, truth: Dataset, *, map: Sequence[str] = ()) -> dic
     return answer
 
 
-def _places(sources: Sequence[str], where: Sources, truth: Dataset) -> list[int | None]:
-    """The position of each source in the truth."""
+def _places(sources: Sequence[str], where: Sources, truth: Dataset, labeled: npt.NDArray[np.bool_]) -> dict[int, int]:
+    """By row of the sources its position in the truth: the first that is labeled there."""
     there = Names([sample.source for sample in truth], truth.sources)
     here = Names(sources, where)
-    found: list[int | None] = []
-    for source in sources:
+    found = {}
+    for row, source in enumerate(sources):
         places = there.by_path(real_path(source, where)) or (there.by_name(source) if here.by_name(source) else [])
-        found.append(places[0] if places else None)
+        if told := [place for place in places if labeled[place]]:
+            found[row] = told[0]
     return found
 
 
-def _drawn_in_pixels(truth: Dataset, places: set[int]) -> Sketches:
-    """What people drew in the truth, in pixels of its images: those at these positions, the others do not count."""
-    drawn = sketches_of(truth.samples)
-    sizes = np.zeros((len(truth), 2), np.int64)
-    for place in places:
-        with suppress(ImageError, OSError):
-            sizes[place] = image_size(truth.path(truth[place]))[:2]
-    return fitted(drawn, truth.samples, sizes).sketches
+def _in_pixels(drawn: Sketches, truth: Dataset, images: Mapping[int, str], where: Sources) -> Sketches:
+    """What people drew in the truth, in pixels of the images that were labeled; those whose shape differs do not count.
+
+    images: by position in the truth the source of the labeled image. One that is gone is taken to have the size that
+    the truth's has.
+    """
+    there, here = np.zeros((2, len(truth), 2), np.int64)
+    for place, source in images.items():
+        there[place], here[place] = _size(truth[place].source, truth.sources), _size(source, where)
+    drawn = fitted(drawn, truth.samples, there).sketches
+    return fitted(drawn, truth.samples, np.where(here > 0, here, there)).sketches
+
+
+def _size(source: str, where: Sources) -> tuple[int, int]:
+    """Width and height of an image, 0 where it cannot be read."""
+    try:
+        return image_size(where.path(source))[:2]
+    except (ImageError, OSError):
+        return 0, 0
+
+
+def _misfits(count: int, truth: Dataset) -> Iterator[str]:
+    if count:
+        why = "they cannot be read, have another shape, or no box that lies inside"
+        yield f"{count:,} images are not scored: in {truth.name} {why}"
 
 
 def _scores(said: Candidates, rows: Sequence[int], drawn: Sketches, places: Sequence[int]) -> dict[str, Any]:

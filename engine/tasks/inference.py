@@ -19,7 +19,7 @@ from engine.detect.results import Detection
 from engine.files import atomic_writer
 from engine.images import MAX_PIXELS
 from engine.label.classifier import Classifier
-from engine.label.results import Labeling
+from engine.label.results import GIVEN_FROM, Labeling
 from engine.models import AnyModel, ForeignClassifier, ForeignDetector
 from engine.models.foreign.placing import seen_by
 from engine.predictions import Boxes
@@ -54,9 +54,10 @@ def detection_answer(labels: Sequence[str], boxes: Boxes, given: Tensor | None =
 
 def image_answer(
     model: AnyModel, content: bytes, *, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[str, Any], tuple[int, int], float | None]:
-    """The bytes of an image file -> the answer, width and height of the image, and the confidence of the least certain
-    label or box (None: nothing was found). Raises ImageError, InputError."""
+) -> tuple[dict[str, Any], tuple[int, int], int, float | None]:
+    """The bytes of an image file -> the answer, width and height of the image, how many labels (the first of `scores`)
+    or boxes are given, and the confidence of the least certain of these (None: nothing was found). Raises ImageError,
+    InputError."""
     if isinstance(model, BoxDetector):
         pixels, picture = model.canvas.of(content, max_pixels)
         (raw,) = model.raw(torch.from_numpy(pixels).permute(2, 0, 1)[None])
@@ -73,18 +74,20 @@ def image_answer(
         return _of_classes(model, content, max_pixels)
     size = (picture.width, picture.height)
     lowest = float(boxes.scores.min()) if len(boxes.scores) else None
-    return detection_answer(model.labels, boxes), size, lowest
+    return detection_answer(model.labels, boxes), size, len(boxes.scores), lowest
 
 
 def _of_classes(
     model: Classifier | ForeignClassifier, content: bytes, max_pixels: int
-) -> tuple[dict[str, Any], tuple[int, int], float | None]:
+) -> tuple[dict[str, Any], tuple[int, int], int, float]:
     if isinstance(model, ForeignClassifier):
         seen, _, picture = seen_by(model.form.input, content, max_pixels)
     else:
         seen, picture = squared(content, model.image_size, max_pixels)
     said = model.probabilities(torch.from_numpy(seen).permute(2, 0, 1)[None])[0].cpu().numpy()
-    return classification_answer(model.labels, said), (picture.width, picture.height), float(said.max())
+    given = max(1, int((said >= GIVEN_FROM).sum())) if model.multi_label else 1
+    lowest = float(np.sort(said)[-given])
+    return classification_answer(model.labels, said), (picture.width, picture.height), given, lowest
 
 
 def write_inference(path: Path, samples: Sequence[Sample], result: Labeling | Detection) -> None:

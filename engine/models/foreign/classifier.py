@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy.typing as npt
 import torch
@@ -20,6 +20,10 @@ from engine.models.foreign.asking import SLACK, asked, check_unit, output
 from engine.models.foreign.forms import ForeignClassifierForm
 from engine.models.foreign.graphs import Graph
 from engine.predictions import Predictions
+
+#: The label that a graph names is the likeliest, whatever its score (of one against the rest, it may be below 1 / k):
+#: its probability is at least this many times that of chance.
+_LEAD: Final = 1.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +74,8 @@ class ForeignClassifier:
             if len(best) < count or len(sure) < count or int(best.min()) < 0 or int(best.max()) >= k:
                 raise InputError(f"{place}: {names.predicted_label} must be numbers of {k} labels, one an image")
             check_unit(place, names.scores, sure)
-            sure = sure.clamp(0, 1)
-            rest = torch.minimum((1 - sure) / max(1, k - 1), sure)  # no other label is likelier than the one it names
+            sure = sure.clamp(min=_LEAD / k, max=1)
+            rest = (1 - sure) / max(1, k - 1)
             return rest[:, None].expand(-1, k).scatter(1, best[:, None], sure[:, None]).float()
         if scores.ndim < 2 or scores.shape[0] < count or scores[0].numel() != k:
             raise InputError(f"{place}: {names.scores} must be (B, {k}), a number a label, got {tuple(scores.shape)}")

@@ -7,7 +7,7 @@ of what runs the graph.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,9 +80,11 @@ class ForeignDetector:
         b, m = boxes.shape[:2]
         scores = scores.sigmoid() if self.form.activation == "sigmoid" else scores
         if names.detection_classes is None:
-            if scores.numel() != b * m * k:
-                raise InputError(f"{place}: {names.detection_scores} must be (B, m, {k}), got {tuple(scores.shape)}")
-            scores, classes = scores.reshape(b, m, k).max(dim=2)
+            by_box = _by_box(scores, b, m, k)
+            if by_box is None:
+                wanted = f"(B, m, {k}) or (B, {k}, m), m = {m}"
+                raise InputError(f"{place}: {names.detection_scores} must be {wanted}, got {tuple(scores.shape)}")
+            scores, classes = by_box.max(dim=2)
         else:
             classes = output(self.graph, said, names.detection_classes)
             if scores.numel() != b * m or classes.numel() != b * m:
@@ -115,3 +117,17 @@ class ForeignDetector:
         else:
             kept = scores.argsort(descending=True, stable=True)
         return Boxes(xyxy[kept].float(), scores[kept].float(), classes[kept])
+
+
+def _by_box(scores: Tensor, b: int, m: int, k: int) -> Tensor | None:
+    """Scores (B, m, k) or (B, k, m), as graphs give them that were made for ONNX NonMaxSuppression -> (B, m, k); None
+    for another shape. Where m = k they are read as (B, m, k). A side of 1 may be left out."""
+
+    def sides(shape: Sequence[int]) -> list[int]:
+        return [side for side in shape if side != 1]
+
+    if sides(scores.shape) == sides((b, m, k)):
+        return scores.reshape(b, m, k)
+    if sides(scores.shape) == sides((b, k, m)):
+        return scores.reshape(b, k, m).transpose(1, 2)
+    return None

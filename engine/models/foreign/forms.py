@@ -5,8 +5,8 @@
      "std": [0.229, 0.224, 0.225]}, "outputs": {"scores": "logits"}, "activation": "softmax"}
 
 Outputs have the names of the documented answers: `scores` (B, k), or (B,) beside `predicted_label` (B,); of a detector
-`detection_boxes` (B, m, 4), `detection_scores` (B, m) and `detection_classes` (B, m), or scores (B, m, k) alone. Beside
-each stands the name that the graph has for it; of a .pt2 program its key, or its place: "0", "1".
+`detection_boxes` (B, m, 4), `detection_scores` (B, m) and `detection_classes` (B, m), or scores (B, m, k) or (B, k, m)
+alone. Beside each stands the name that the graph has for it; of a .pt2 program its key, or its place: "0", "1".
 
 In: the folder of a model. Out: a record whose parts fit together, unknown keys refused; the files beside it, and a
 digest of all. Knows nothing of tensors, or of what is in the graph.
