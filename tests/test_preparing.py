@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import painted
-from foreign_models import onnx_colors
+from foreign_models import bright_detector, onnx_colors
 from test_prelabeling import colored
 
 from engine.dataset import Dataset, read_samples
@@ -217,6 +217,40 @@ def test_a_request_may_want_its_result_exported(tmp_path: Path) -> None:
     assert len(fresh) == 30 and all(fresh.path(sample).is_file() for sample in fresh)
     with pytest.raises(UsageError, match="CarbonData"):
         run_request(asking(version_format="CarbonData"), dataset, tmp_path / "no", model=tmp_path / "rgb")
+
+
+def test_an_export_is_of_what_the_task_has_made(tmp_path: Path) -> None:
+    """Boxes of images that nobody labeled; labels of images of which more carry unconfirmed boxes."""
+    dataset = painted(tmp_path / "few")
+    bare = dataset.with_samples(replace(each, labels=()) for each in dataset)
+    lamps = bright_detector(tmp_path / "lamps")
+    answer = run_request(asking(export_format=2), bare, tmp_path / "boxes", model=lamps)
+    assert answer["result"]["export"]["format"] == "voc" and answer["result"]["export"]["counts"]["shapes"] > 0
+    with pytest.raises(UsageError, match="has no place for boxes"):
+        run_request(asking(export_format=1), bare, tmp_path / "no", model=lamps)
+    shelf = Shelf(tmp_path / "home")
+    body = {"task_type": "pre-label", "model_id": shelf.add(lamps).model_id, "config": {"export_format": 1}}
+    with pytest.raises(UsageError, match="has no place for boxes"):
+        run_request(parse_request(body), bare, tmp_path / "no", shelf=shelf)
+    drawing = Drawing((Shape("x", "bndbox", ((1, 1), (9, 9)), confidence=0.5),), (24, 24, 3))
+    guess = Label(OBJECT_DETECTION, drawing=drawing, annotated_by="modelarts/auto")
+    both = dataset.with_samples(replace(each, labels=(*each.labels, guess)) for each in dataset)
+    answer = run_request(learning(export_format=2), both, tmp_path / "labels")
+    exported = read_samples(tmp_path / "labels" / "export", format="tile")
+    assert answer["result"]["export"]["format"] == "tile"
+    assert len(exported) == 27 and all(sample.labels for sample in exported)
+
+
+def test_an_export_after_auto_deploy_has_no_guests(tmp_path: Path) -> None:
+    here, there = painted(tmp_path / "here"), painted(tmp_path / "there")
+    write_manifest(tmp_path / "there" / "all.manifest", there.samples)
+    shelf = Shelf(tmp_path / "home")
+    config = {"train_data_path": str(tmp_path / "there" / "all.manifest"), "export_params": {"sample_state": "ALL"}}
+    body = {"task_type": "auto-deploy", "model_id": shelf.add(onnx_colors(tmp_path / "rgb")).model_id, "config": config}
+    result = run_request(parse_request(body), here, tmp_path / "out", shelf=shelf)["result"]["export"]
+    assert result["exported_sample_count"] == 18 and result["counts"]["samples"] == 18
+    written = read_samples(tmp_path / "out" / result["path"])
+    assert {written.path(sample).resolve().parent for sample in written} == {tmp_path / "here"}
 
 
 def test_an_export_has_the_boxes_that_a_map_leads_to(tmp_path: Path) -> None:

@@ -34,20 +34,22 @@ from engine.cli import main
 from engine.dataset import read_samples
 from engine.errors import InputError, UsageError
 from engine.manifest import read_manifest, write_manifest
-from engine.models import Shelf
+from engine.models import Shelf, load_any
 from engine.outfolder import OutFolder
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.server.answers import task_answer
 from engine.server.app import create_app, create_service_app
-from engine.server.checks import Roots
-from engine.server.database import Database, TaskRow
+from engine.server.checks import Roots, check_paths
+from engine.server.database import Database, ServiceRow, TaskRow
 from engine.server.datasets import add_dataset, begin, change, forget_base, land
-from engine.server.inferring import Service, _append, _look
+from engine.server.inferring import Answered, Service, _append, _Collector, _look
+from engine.server.problems import NO_SERVICE, Problem
 from engine.server.queue import Queue
+from engine.server.services import Services
 from engine.server.worker import DONE, FAILED, STOPPED, task_folder, work
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
-from engine.tasks.deploying import read_service
+from engine.tasks.deploying import ServedModel, ServicePlan, read_service
 from engine.tasks.request import parse_request
 from engine.tasks.runner import CACHE, Status
 
@@ -429,6 +431,16 @@ def test_requests_that_cannot_be_meant(client: Client, body: bytes, code: str, w
     assert client.get(f"{client.base}/tasks", type=2).json()["total_count"] == 0
 
 
+def test_fields_of_other_tasks_lead_nowhere(client: Client, tmp_path: Path) -> None:
+    """They are accepted, and said once."""
+    idle = {"annotation_output": "/tmp", "key_sample_output": "../x", "manifest_path": "/etc/passwd"}
+    done = client.ended(client.start({**GROUPING, "config": {**GROUPING["config"], **idle}}))
+    assert done["status"] == 3
+    assert all(sum(f"config.{name}: belongs to" in line for line in done["notices"]) == 1 for name in idle)
+    deploy = {"task_type": "auto-deploy", "config": {"annotation_output": "/tmp", "inf_output": "/tmp"}}
+    check_paths(parse_request(deploy), Roots([tmp_path]), tmp_path)
+
+
 def test_rules_of_auto_labeling(client: Client, place: Path) -> None:
     dataset = painted(place / "rules")
     write_manifest(place / "rules" / "none.manifest", [replace(sample, labels=()) for sample in dataset])
@@ -599,6 +611,15 @@ def test_a_task_is_not_begun_for_ever(home: Path, tmp_path: Path) -> None:
         assert wait_for(database, task_id, Status.FAILED, Status.SUCCEEDED) == Status.FAILED
 
 
+def test_a_task_that_is_resumed_counts_anew(home: Path, tmp_path: Path) -> None:
+    database, task_id = queued(home, tmp_path, GROUPING)
+    database.move(task_id, [Status.QUEUING], Status.FAILED, attempts=10, started=1.0, ended=2.0, error_code="x")
+    assert Queue(database, Roots([tmp_path])).resume(task_id)
+    row = database.task(task_id)
+    assert row is not None and (row.status, row.attempts, row.started, row.ended) == (Status.QUEUING, 0, None, None)
+    assert task_answer(home, row)["elapsed_time"] == 0.0 and row.error_code == ""
+
+
 def test_a_task_goes_on_whose_worker_was_killed_at_once(home: Path, tmp_path: Path) -> None:
     _, task_id = queued(home, tmp_path, GROUPING)
     OutFolder(task_folder(home, task_id) / "out").__exit__(None, None, None)  # its folder, and nothing in it
@@ -761,6 +782,23 @@ def test_a_model_that_fails_on_an_image_is_told_and_its_process_stays(monkeypatc
     assert str(found) == "the model must answer on this image, it failed: out of memory"
 
 
+def test_every_label_of_several_is_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are 10 x (color - 1/2): red 0.992 and green 0.620 are given, blue is not; the less sure one is hard."""
+    given = {"width": 16, "height": 16, "mean": [0.5, 0.5, 0.5]}
+    folder = onnx_colors(tmp_path / "rgb", input=given, activation="sigmoid", multi_label=True)
+    monkeypatch.setattr("engine.server.inferring._loaded", [load_any(folder)])
+    done, png = cv2.imencode(".png", np.full((8, 8, 3), (60, 140, 250), np.uint8))
+    found = _look(png.tobytes())
+    assert done and isinstance(found, Answered) and found.confidence == pytest.approx(0.6203, abs=1e-3)
+    model = ServedModel(folder, "id", "rgb", "1", 100, 1, {})
+    plan = ServicePlan((model,), True, None, None, (0.0, 1.0), 0.1)
+    _Collector(plan, tmp_path / "kept", None).keep(png.tobytes(), found, model)
+    (sample,) = read_manifest(tmp_path / "kept" / "collected.manifest")
+    assert [(label.name, label.hard) for label in sample.labels] == [("red", False), ("green", True)]
+    assert [label.confidence for label in sample.labels] == pytest.approx([0.9918, 0.6203], abs=1e-3)
+    assert sample.hard and sample.hard_coefficient == sample.labels[1].hard_coefficient
+
+
 def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that fills: what was collected before can be read, and so can what comes later."""
     path = tmp_path / "collected.manifest"
@@ -811,6 +849,32 @@ def test_what_lies_outside_the_roots_is_left_out(home: Path, tmp_path: Path) -> 
     found = roots.only(read_samples(tmp_path / "data" / "few.manifest", map=[f"s3://x/={tmp_path}/data/y/"]))
     assert [sample.source for sample in found] == ["a.png"] and found[0].labels == ()
     assert len(found.failures) >= 5
+
+
+def test_no_type_of_a_sample_leads_out_of_the_roots(tmp_path: Path) -> None:
+    """What is text today may be an image tomorrow; content is no file."""
+    draw(tmp_path / "secret" / "b.png")
+    sources = ("../secret/b.png", str(tmp_path / "secret" / "b.png"), "a.txt", "content://../secret/b.png")
+    samples = [Sample(source, sample_type=1) for source in sources]
+    (tmp_path / "data").mkdir()
+    write_manifest(tmp_path / "data" / "few.manifest", samples)
+    found = Roots([tmp_path / "data"]).only(read_samples(tmp_path / "data" / "few.manifest"))
+    assert [sample.source for sample in found] == ["a.txt", "content://../secret/b.png"]
+    assert [failure.source for failure in found.failures] == list(sources[:2])
+
+
+def test_samples_are_registered_where_the_system_finds_them(home: Path, tmp_path: Path) -> None:
+    """`..` below a link leads on from where the link leads; a file that is a link keeps its name."""
+    draw(tmp_path / "far" / "img" / "1.png")
+    (tmp_path / "far" / "img" / "2.png").symlink_to("1.png")
+    (tmp_path / "far" / "b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "b")
+    (tmp_path / "far" / "b" / "again").symlink_to(tmp_path / "far" / "img")
+    sources = ["../img/1.png", "../img/2.png", "again/../img/1.png"]
+    write_manifest(tmp_path / "link" / "few.manifest", [Sample(source) for source in sources])
+    dataset_id = add_dataset(Database(home), "p1", "few", tmp_path / "link" / "few.manifest")
+    found = [sample.source for sample in read_samples(home / "datasets" / dataset_id / "current.manifest")]
+    assert found == [str(tmp_path / "far" / "img" / name) for name in ("1.png", "2.png", "1.png")]
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -942,6 +1006,48 @@ def test_several_models_share_the_traffic_and_a_process_that_dies_is_replaced(tm
     (tmp_path / "service.json").write_text(json.dumps(document))
     with pytest.raises(InputError, match="path must lie below the folder"):
         read_service(tmp_path)
+
+
+def test_a_service_that_is_removed_ends_its_processes_even_those_that_hang(tmp_path: Path) -> None:
+    content = colored(tmp_path / "data").sources.path("00.png").read_bytes()
+    service = Service("s", read_service(onnx_colors(tmp_path / "rgb")), tmp_path)
+    assert service.answer(content)["predicted_label"] == "red"
+    (process,) = service._pools[0]._processes.values()
+    os.kill(process.pid, signal.SIGSTOP)
+    said: list[str] = []
+
+    def ask() -> None:
+        try:
+            service.answer(content)
+        except InputError as error:
+            said.append(str(error))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    while not service._pools[0]._pending_work_items:
+        time.sleep(0.01)
+    try:
+        service.close()
+        asking.join(20)
+        assert said == ["service s: has been removed"]
+        deadline = time.monotonic() + 20
+        while process.is_alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.kill()
+
+
+def test_a_service_that_was_removed_while_an_image_came_is_not_opened_again(home: Path, tmp_path: Path) -> None:
+    database = Database(home)
+    row = ServiceRow("s", "p1", None, None, {"folder": str(onnx_colors(tmp_path / "rgb"))}, 0.0)
+    database.add_service(row)
+    services = Services(home, database)
+    found = services.row("s")
+    services.remove(found)
+    with pytest.raises(Problem) as error:
+        services.answer(found, b"no image")
+    assert error.value.code == NO_SERVICE and services._open == {}
 
 
 def test_what_a_deployment_asks_for(tmp_path: Path) -> None:

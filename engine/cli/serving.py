@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PROJECT: Final = "default"
 _LOCAL: Final = ("127.0.0.1", "localhost", "::1")
+#: Seconds that requests have to be answered after Ctrl-C; then the models are ended that they wait for.
+_PATIENCE: Final = 10
 
 
 def add_serve(commands: Any) -> None:
@@ -161,7 +163,14 @@ def _listen(app: FastAPI, options: argparse.Namespace) -> int:
     import uvicorn
 
     server = uvicorn.Server(
-        uvicorn.Config(app, host=options.host, port=options.port, log_level="warning", access_log=False)
+        uvicorn.Config(
+            app,
+            host=options.host,
+            port=options.port,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=_PATIENCE,
+        )
     )
     server.run()
     return DONE

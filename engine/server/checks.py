@@ -33,7 +33,7 @@ from engine.tasks.exporting import work_folder
 from engine.tasks.further import check_outputs
 from engine.tasks.key_samples import key_folder
 from engine.tasks.parameters import read_parameters
-from engine.tasks.preparing import labels_boxes, named_model
+from engine.tasks.preparing import labels_boxes, named_model, used_fields
 from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABEL, TaskRequest
 
 
@@ -59,19 +59,21 @@ def check_request(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> None:
 
 
 def check_paths(request: TaskRequest, roots: Roots, base: Path) -> None:
-    """Raise Problem for a path that leads where this server may not read or write. base: where relative ones begin."""
-    config = request.config
+    """Raise Problem for a path that leads where this server may not read or write; one in a field that the task has no
+    use for leads nowhere. base: where relative ones begin."""
+    config, used = request.config, used_fields(request)
     read_parameters(config.parameters, request.task_type)
     entries = {entry.label: entry.value for entry in config.parameters or ()}
-    inside = (config.manifest_path, config.train_data_path)
+    inside = [getattr(config, name) for name in ("manifest_path", "train_data_path") if name in used]
     if (weights := entries.get("weights")) and not os.path.isabs(weights):
         message = f"weights: must be an absolute path in a folder of this server, got {weights[:200]!r}"
         raise Problem(400, OUTSIDE_ROOTS, message)
     for given in (*inside, weights):
         if given and not is_uri(given):  # a URI is read where the data set says, or not at all
             roots.allowed(base / given)
-    check_outputs(config)
-    key_folder(config.key_sample_output)
+    if "annotation_output" in used:  # and with it the other folders below OUT
+        check_outputs(config)
+        key_folder(config.key_sample_output)
     if config.export_params is not None:
         work_folder(config.export_params)
 
@@ -138,8 +140,9 @@ class Roots:
         kept, failures = [], []
         for sample in dataset:
             try:
-                inside = not sample.is_image or self._holds(dataset.path(sample))
-            except (ImageError, OSError, ValueError):  # a URI that is not mapped: there is no file to keep from anybody
+                # Whatever its type says, for that can be changed.
+                inside = self._holds(dataset.path(sample))
+            except (ImageError, OSError, ValueError):  # content, or a URI that is not mapped: there is no file to keep
                 inside = True
             if not inside:
                 failures.append(Failure(sample.source, "unreadable", "it lies outside the folders of this server"))

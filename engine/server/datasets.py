@@ -13,7 +13,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -101,10 +101,12 @@ def add_dataset(
 
 def _anywhere(old: Sample, new: Sample, dataset: Dataset) -> Sample:
     """The sample under an absolute path, and under the id that it has where it was registered."""
-    try:
-        source = new.source if is_uri(old.source) else os.path.abspath(dataset.path(old))
-    except (ImageError, ValueError):
-        source = new.source
+    source = new.source
+    if not is_uri(old.source):
+        # Links are followed as the system does, for `..` means something else below one; a file keeps its name.
+        folder, name = os.path.split(dataset.path(old))
+        with suppress(ValueError):  # a zero byte
+            source = os.path.join(os.path.realpath(folder), name)
     return replace(new, source=source, id=known_id(old))
 
 

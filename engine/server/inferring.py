@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -48,17 +49,20 @@ ANNOTATED_BY: Final = "modelarts/inference"
 MOST_IMAGE: Final = 64 * 2**20
 _LOW_CONFIDENCE: Final = 1  # the reason of a hard example
 _NOTHING_FOUND: Final = 0
+#: Where the process is that looks at nothing else.
+_ALONE: Final = -1
 
 _log = logging.getLogger("labelengine.service")
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a model said. answer: in the documented form. size: width and height of the image. confidence: of the least
-    certain label or box; None where nothing was found."""
+    """What a model said. answer: in the documented form. size: width and height of the image. given: how many labels,
+    the first of `scores`, or boxes. confidence: of the least certain of these; None where nothing was found."""
 
     answer: dict[str, Any]
     size: tuple[int, int]
+    given: int
     confidence: float | None
 
 
@@ -72,7 +76,7 @@ class Service:
         self._lock = threading.Lock()
         self._apart = threading.Lock()
         self._closed = False
-        self._pools: dict[int, ProcessPoolExecutor] = {}
+        self._pools: dict[int, ProcessPoolExecutor] = {}  # by the number of the model, and _ALONE
         output = Path(plan.output_dir) if plan.output_dir else folder / "collected"
         results = plan.infer_result_output_dir
         self._collector = _Collector(
@@ -89,6 +93,7 @@ class Service:
         if found is None:  # once more, and alone: it may have been another image that the process died of
             found = self._alone(number, content)
         if found is None:
+            self._check_open()  # else its process was ended
             raise InputError("the process of the model died of this image, twice")
         if isinstance(found, ImageError):
             raise found
@@ -113,21 +118,29 @@ class Service:
 
     def _alone(self, number: int, content: bytes) -> Answered | EngineError | None:
         """What a model says in a process that looks at nothing else; None where it dies again."""
-        with self._apart, self._new_pool(number, 1) as pool:
+        with self._apart, self._pool(number, alone=True) as pool:
             try:
                 return pool.submit(_look, content).result()
-            except BrokenProcessPool:
+            except (RuntimeError, CancelledError):  # it is broken, or was shut down meanwhile
                 return None
+            finally:
+                with self._lock:
+                    self._pools.pop(_ALONE, None)
 
     def close(self) -> None:
-        """No more is answered."""
+        """No more is answered: what still looks at an image is ended."""
         with self._lock:
             self._closed = True
             pools, self._pools = list(self._pools.values()), {}
         for pool in pools:
+            processes = pool._processes  # taken before, for the shutdown forgets them; those just being started come in
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
+            for process in () if processes is None else list(processes.values()):
+                process.kill()  # it may hang, and has nothing to tidy up
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError(f"service {self.service_id}: has been removed")
 
     def _next(self) -> int:
         """Which model answers: each gets its share of the traffic, evenly spread and without chance."""
@@ -138,13 +151,14 @@ class Service:
             self._owed[number] -= 100
             return number
 
-    def _pool(self, number: int) -> ProcessPoolExecutor:
+    def _pool(self, number: int, *, alone: bool = False) -> ProcessPoolExecutor:
+        """The processes of a model; alone: one that is apart from them."""
         with self._lock:
-            if self._closed:
-                raise InputError(f"service {self.service_id}: has been removed")
-            if number not in self._pools:
-                self._pools[number] = self._new_pool(number, self.plan.models[number].instance_count)
-            return self._pools[number]
+            self._check_open()
+            place, count = (_ALONE, 1) if alone else (number, self.plan.models[number].instance_count)
+            if place not in self._pools:
+                self._pools[place] = self._new_pool(number, count)
+            return self._pools[place]
 
     def _new_pool(self, number: int, processes: int) -> ProcessPoolExecutor:
         model = self.plan.models[number]
@@ -158,7 +172,8 @@ class Service:
         )
 
     def _replace(self, number: int, broken: ProcessPoolExecutor) -> None:
-        _log.warning("service %s: a process of model %s died, and is replaced", self.service_id, number + 1)
+        if not self._closed:
+            _log.warning("service %s: a process of model %s died, and is replaced", self.service_id, number + 1)
         with self._lock:
             if self._pools.get(number) is broken:  # else another request has done so
                 del self._pools[number]
@@ -268,19 +283,11 @@ def _as_sample(image: str, name: str, found: Answered, plan: ServicePlan, result
     hard = coefficient >= plan.hard_from and (sure is None or low <= sure <= high)
     reasons = [_NOTHING_FOUND if sure is None else _LOW_CONFIDENCE] if hard else []
     if "detection_boxes" in answer:
-        labels = (_boxes(answer, name, found.size),)
+        labels: tuple[Label, ...] = (_boxes(answer, name, found.size),)
     else:
-        confidence = float(answer["scores"][0][1])
-        labels = (
-            Label(
-                type=IMAGE_CLASSIFICATION,
-                name=answer["predicted_label"],
-                annotated_by=ANNOTATED_BY,
-                creation_time=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
-                confidence=confidence,
-                hard=hard,
-                hard_coefficient=coefficient,
-            ),
+        labels = tuple(
+            _named(label, float(score), plan.hard_from if hard else math.inf)
+            for label, score in answer["scores"][: found.given]
         )
     where = None if results is None else os.path.relpath(results / f"{name}.json", output)
     return Sample(
@@ -291,6 +298,19 @@ def _as_sample(image: str, name: str, found: Answered, plan: ServicePlan, result
         hard_coefficient=coefficient,
         property={HARD_REASONS_KEY: reasons} if reasons else {},
         inference_loc=where,
+    )
+
+
+def _named(label: str, confidence: float, hard_from: float) -> Label:
+    coefficient = round(1.0 - confidence, 6)
+    return Label(
+        type=IMAGE_CLASSIFICATION,
+        name=label,
+        annotated_by=ANNOTATED_BY,
+        creation_time=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
+        confidence=confidence,
+        hard=coefficient >= hard_from,
+        hard_coefficient=coefficient,
     )
 
 

@@ -116,9 +116,10 @@ class Queue:
 
     def resume(self, task_id: str) -> bool:
         """Put a task that has stopped or failed into the queue again, to go on where it stopped; whether it is such a
-        one."""
+        one. Its time and its attempts are counted anew."""
         ended = [Status.STOPPED, Status.FAILED]
-        done = self._database.move(task_id, ended, Status.QUEUING, error_code="", error_msg="", ended=None)
+        fresh = {"attempts": 0, "started": None, "ended": None, "error_code": "", "error_msg": ""}
+        done = self._database.move(task_id, ended, Status.QUEUING, **fresh)
         self._awake.set()
         return done
 

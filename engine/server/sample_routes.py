@@ -83,7 +83,7 @@ def sample_routes(app: FastAPI) -> None:
         for row in rows:
             marks = [
                 mark
-                for mark in marks_of(_unsigned(data[row]))
+                for mark in marks_of(replace(data[row], labels=data[row].waiting))
                 if label_name in (None, mark.name) and label_type in (None, mark.type)
             ]
             scores = [mark.score for mark in marks if mark.score is not None and low_score <= mark.score <= high_score]
@@ -160,12 +160,6 @@ def _changed(service: Service, project_id: str, dataset_id: str, body: ChangedSa
 
     change(service.home, row.dataset_id, with_labels)
     return {"success": True, "results": [{"sample_id": each, "success": True} for each in wanted]}
-
-
-def _unsigned(sample: Sample) -> Sample:
-    """The sample with the labels only that are to be confirmed."""
-    signed = sample.signed
-    return replace(sample, labels=tuple(label for label in sample.labels if label.type not in signed))
 
 
 def _given(sample: Sample, given: SampleLabels) -> Sample:

@@ -64,12 +64,12 @@ class Services:
         }
 
     def answer(self, row: ServiceRow, content: bytes) -> dict[str, Any]:
-        """What the service says of an image. Raises ImageError, InputError."""
+        """What the service says of an image. Raises ImageError, InputError, Problem when the service is gone."""
         return self._opened(row).answer(content)
 
     def remove(self, row: ServiceRow) -> None:
-        self._database.remove_service(row.service_id)
-        with self._lock:
+        with self._lock:  # so that no request in between opens it again
+            self._database.remove_service(row.service_id)
             service = self._open.pop(row.service_id, None)
         if service is not None:
             service.close()
@@ -80,7 +80,9 @@ class Services:
         closed(services)
 
     def _opened(self, row: ServiceRow) -> Service:
+        """Raises Problem when it has been removed, while an image was sent to it, say."""
         with self._lock:
+            self.row(row.service_id)
             if row.service_id not in self._open:
                 plan = read_service(Path(row.config["folder"]))
                 keeps = self._home / "services" / row.service_id

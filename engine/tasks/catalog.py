@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from engine.dataset import RESULT_NAME, Dataset, inside_note, read_samples
 from engine.errors import InputError
-from engine.models import Shelf
+from engine.models import DETECTOR_TYPE, Shelf, read_model_info
 from engine.tasks.conditions import drawn_more, known_id
 from engine.tasks.deploying import deploying_task
 from engine.tasks.detecting import detecting_task
@@ -26,6 +26,8 @@ from engine.tasks.schema import AUTO_DEPLOY, AUTO_GROUPING, AUTO_LABEL, PRE_LABE
 
 #: Below OUT, where a request asks for an export of its result.
 EXPORTS: Final = "export"
+#: Fields of a request that ask for one.
+_ASKING_EXPORT: Final = ("export_params", "export_format", "version_format")
 
 
 def auto_label_task(request: TaskRequest, dataset: Dataset) -> Task:
@@ -77,7 +79,9 @@ def run_request(
         task = prelabeling_task(request, dataset, Chosen(model, shelf.at(model)))
     else:
         task = TASKS[request.task_type](request, dataset, shelf)
-    task = replace(_exporting(task, request, dataset), notices=(*task.notices, *inside_note(dataset, out)))
+    if any(getattr(request.config, name) for name in _ASKING_EXPORT):
+        task = _exporting(task, request, dataset, boxes=_gives_boxes(request, dataset, shelf, model))
+    task = replace(task, notices=(*task.notices, *inside_note(dataset, out)))
     return run(task, out, overwrite=overwrite, resume=resume, same_task=same_task, reporter=reporter, stop=stop)
 
 
@@ -92,16 +96,24 @@ def _as_asked(dataset: Dataset, result: Dataset) -> Dataset:
     return replace(result, samples=tuple(samples), sources=dataset.sources)
 
 
-def _exporting(task: Task, request: TaskRequest, dataset: Dataset) -> Task:
-    """The task, and after it the export of its result that the request asks for, to OUT/export. What cannot be exported
-    is said, and takes nothing away from the result."""
+def _gives_boxes(request: TaskRequest, dataset: Dataset, shelf: Shelf, model: Path | None) -> bool:
+    """Whether what a task gives are boxes, and not labels of images; of a task that gives neither, whether more samples
+    carry them. model: as in `run_request`."""
+    if request.task_type == PRE_LABEL:
+        return read_model_info(model or chosen(request, shelf).path).type == DETECTOR_TYPE
+    asked = read_parameters(request.config.parameters, request.task_type).label_type
+    if request.task_type == AUTO_LABEL or asked is not None:
+        return labels_boxes(dataset, asked)
+    return drawn_more(dataset.samples[: dataset.own])
+
+
+def _exporting(task: Task, request: TaskRequest, dataset: Dataset, *, boxes: bool) -> Task:
+    """The task, and after it the export of its result that the request asks for, to OUT/export. boxes: whether the
+    result is one of boxes. What cannot be exported is said, and takes nothing away from the result."""
     config = request.config
-    if not any(getattr(config, name) for name in ("export_params", "export_format", "version_format")):
-        return task
     params = config.export_params or ExportParams()
     options = read_parameters(config.parameters, request.task_type)
     work_folder(params)
-    boxes = labels_boxes(dataset, options.label_type) or drawn_more(dataset.samples)
     to = format_for(config.export_format, config.version_format, params, boxes=boxes)
     job = task.job
 
@@ -110,7 +122,7 @@ def _exporting(task: Task, request: TaskRequest, dataset: Dataset) -> Task:
         wanted = Wanted(to, params, copy=True, seed=options.seed)
         try:
             written = this.out.folder / RESULT_NAME
-            result = dataset
+            result = replace(dataset, samples=dataset.samples[: dataset.own], guests=0)
             if written.is_file():
                 result = _as_asked(dataset, read_samples(written, map=dataset.sources.map))
             done = export(result, wanted, this.out, folder=EXPORTS, stage=this.stage)

@@ -32,6 +32,7 @@ from engine.samples import (
     Sample,
     Shape,
     normal_state,
+    without,
 )
 from engine.sources import is_uri
 from engine.tasks.conditions import OWN, known_id
@@ -65,8 +66,7 @@ def prepared(
     """The data set that a request means. allowed: refuses paths that may not be read. base: where relative ones begin,
     by default at the data set. read: reads another data set, with the prefixes that this one maps. Raises UsageError,
     InputError."""
-    config = request.config
-    used = {name for name, tasks in FIELD_TASKS.items() if request.task_type in tasks}
+    config, used = request.config, used_fields(request)
     mapped = dataset.sources.map
     if config.manifest_path and "manifest_path" in used:
         path = allowed(_path_of("manifest_path", config.manifest_path, dataset, base))
@@ -78,6 +78,11 @@ def prepared(
         label_type = read_parameters(config.parameters, request.task_type).label_type
         dataset = with_guests(dataset, read(path, mapped), label_type)
     return dataset
+
+
+def used_fields(request: TaskRequest) -> frozenset[str]:
+    """The names of the fields that its task has a use for; the others do nothing."""
+    return frozenset(name for name, tasks in FIELD_TASKS.items() if request.task_type in tasks)
 
 
 def with_places(request: TaskRequest, dataset: Dataset, *, allowed: Allowed, base: Path | None = None) -> TaskRequest:
@@ -183,7 +188,7 @@ def given_sample(sample: Sample, given: SampleLabels, place: str, *, keep: bool 
     changes: dict[str, Any] = {}
     if given.labels is not None or not keep:
         changes = {"labels": tuple(given_labels(given.labels or (), place)), "hard": None, "hard_coefficient": None}
-        sample = replace(sample, property={k: v for k, v in sample.property.items() if k not in HARD_KEYS})
+        sample = replace(sample, property=without(sample.property, HARD_KEYS))
     if given.metadata is not None:
         changes |= _metadata(sample, given.metadata)
     if given.sample_usage is not None:
