@@ -61,8 +61,8 @@ _CLIPPED: Final = "{} boxes reached out of their image and were clipped"
 
 def standing_labels(sample: Sample) -> tuple[Label, ...]:
     """The labels that count: a person's; a machine's where there are none of their type."""
-    signed = sample.signed
-    return tuple(label for label in sample.labels if label.by_human or label.type not in signed)
+    waiting = {label.type for label in sample.waiting}
+    return tuple(label for label in sample.labels if label.by_human or label.type in waiting)
 
 
 def write_tree(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, copy: bool = False) -> Tally:
@@ -230,7 +230,7 @@ def _images(samples: Iterable[Sample], tally: Tally, *, drawn: bool, usages: boo
         if not sample.is_image:
             tally.losses[_NOT_IMAGES] += 1
             continue
-        if any(not label.by_human and _is_drawn(label) == drawn for label in standing_labels(sample)):
+        if any(_is_drawn(label) == drawn for label in sample.waiting):
             tally.losses[_UNCONFIRMED] += 1
         tally.losses[_NO_USAGE] += bool(sample.usage) and not usages
         yield sample

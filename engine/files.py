@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -48,13 +48,14 @@ def write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def as_json(document: object, *, indent: bool = True) -> bytes:
-    """JSON of JSON values, a newline at its end; half a surrogate pair, which orjson refuses, comes out escaped."""
+def as_json(document: object, *, indent: bool = True, default: Callable[[object], object] | None = None) -> bytes:
+    """JSON of JSON values, a newline at its end; half a surrogate pair, which orjson refuses, comes out escaped.
+    default: gives a JSON value for what is none."""
     option = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0)
     try:
-        return orjson.dumps(document, option=option)
+        return orjson.dumps(document, default=default, option=option)
     except orjson.JSONEncodeError:
-        return json.dumps(_finite(document), indent=2 if indent else None).encode() + b"\n"
+        return json.dumps(_finite(document), indent=2 if indent else None, default=default).encode() + b"\n"
 
 
 def _finite(value: object) -> object:

@@ -204,7 +204,7 @@ class OutFolder:
                     raise OutputError(
                         f"{self.folder / name}: is part of the data set being read; choose another folder"
                     )
-        for name in [*ours, _PART]:
+        for name in [_PART, *reversed(ours)]:  # the first one last: it tells, also when this is killed, what there is
             with suppress(FileNotFoundError):
                 os.unlink(self.folder / name)
         parents = {parent.as_posix() for name in ours for parent in Path(name).parents} - {"."}
@@ -262,6 +262,18 @@ def own(folder: Path, name: str) -> None:
     """Journal a file that is written into a finished folder later on. Raises OutputError."""
     with _refusals(folder / name), (folder / JOURNAL).open("ab") as journal:
         journal.write(orjson.dumps(name) + b"\n")
+
+
+def check_nothing_left(folder: Path, record: str) -> None:
+    """For a run that would go on where no `record` of an earlier one can be read. Raises OutputError where files that
+    a run wrote are there all the same: they are another command's."""
+    with _refusals(folder), suppress(FileNotFoundError, NotADirectoryError), (folder / JOURNAL).open("rb") as journal:
+        left = sum(_is_below(name) and os.path.lexists(folder / name) for name in set(_journaled(journal)))
+        if left:
+            raise OutputError(
+                f"{folder}: holds {left:,} files that another command wrote, and no {record} to go on with; "
+                "--overwrite replaces them, or choose a new folder"
+            )
 
 
 @contextmanager

@@ -223,19 +223,19 @@ class Sample:
 
     @builtins.property
     def state(self) -> str:
-        """One of STATES: what a team set, else NONE (no label), AUTO_ANNOTATION (the labels of a type are a machine's
-        alone) or ALL."""
+        """One of STATES: what a team set, else NONE (no label), AUTO_ANNOTATION (some wait for a person) or ALL."""
         team_state = self.property.get(STATE_KEY)
         if isinstance(team_state, str):
             return normal_state(team_state)
         if not self.labels:
             return "NONE"
-        return "ALL" if self.signed == {label.type for label in self.labels} else "AUTO_ANNOTATION"
+        return "AUTO_ANNOTATION" if self.waiting else "ALL"
 
     @builtins.property
-    def signed(self) -> frozenset[str]:
-        """The types of labels of which a person gave some; those of a machine do not count beside them."""
-        return frozenset(label.type for label in self.labels if label.by_human)
+    def waiting(self) -> tuple[Label, ...]:
+        """The labels that a person is to confirm: a machine's, of a type of which nobody gave any."""
+        signed = {label.type for label in self.labels if label.by_human}
+        return tuple(label for label in self.labels if label.type not in signed)
 
     @builtins.property
     def is_image(self) -> bool:
@@ -250,8 +250,26 @@ class Sample:
 
 def unmarked(sample: Sample) -> Sample:
     """The sample without marks of a hard example of its own; its labels have theirs."""
-    kept = {key: value for key, value in sample.property.items() if key not in HARD_KEYS}
-    return replace(sample, hard=None, hard_coefficient=None, property=kept)
+    return replace(sample, hard=None, hard_coefficient=None, property=without(sample.property, HARD_KEYS))
+
+
+def without(properties: Mapping[str, Any], keys: frozenset[str]) -> Mapping[str, Any]:
+    """The attributes but for these."""
+    if keys.isdisjoint(properties):
+        return properties
+    return {key: value for key, value in properties.items() if key not in keys}
+
+
+def undoubted(sample: Sample, labels: tuple[Label, ...]) -> Sample:
+    """The sample with these labels, as a person decided: where none of them waits, nothing that a machine said of it
+    makes it doubtful any more, neither marks of a hard example nor a state."""
+    decided = replace(sample, labels=labels)
+    if decided.waiting:
+        return decided
+    bare = unmarked(decided)
+    if not bare.property.get(STATE_KEY) or bare.state != "AUTO_ANNOTATION":
+        return bare
+    return replace(bare, property=without(bare.property, frozenset({STATE_KEY})))
 
 
 def normal_state(state: str) -> str:

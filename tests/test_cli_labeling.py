@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,12 @@ def test_models(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch)
     assert "labels       cat, 'big\\ndog'" in said
     assert "made         2026-01-02 03:04:05, labelengine 0.1.0" in said
     assert "accuracy     0.9" in said
+    odd = replace(info, labels=("cat", "caf\udce9"))
+    monkeypatch.setattr("engine.models.read_model_info", lambda folder: odd)
+    assert main(["models", "show", str(tmp_path / "model"), "--json"]) == 0
+    told = json.loads("\n".join(lines(capsys)[0]))
+    assert (told["labels"], told["created"]) == (["cat", "caf\udce9"], "2026-01-02T03:04:05")
+    assert told["path"] == str(tmp_path / "model")
 
 
 def test_models_that_are_not_there(tmp_path: Path, capsys: Output) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import replace
 from datetime import date, datetime
@@ -259,6 +260,17 @@ def test_the_command(data: Dataset, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["search", path, "--search-conditions", "nothing.json"]) == 1
     assert "nothing.json: must be JSON, or a file with it" in capsys.readouterr().err
     assert read_samples(path).samples[0].source == "pets/cat.png"
+
+
+def test_the_command_shows_sources_that_are_no_unicode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd.manifest").write_text('{"source": "caf\\udce9.png", "annotation": []}\n')
+    with (tmp_path / "printed").open("w", encoding="utf-8", errors="strict") as printed:
+        monkeypatch.setattr("sys.stdout", printed)
+        assert main(["search", str(tmp_path / "odd.manifest")]) == 0
+    assert (tmp_path / "printed").read_text() == "caf\\udce9.png\n"
+    monkeypatch.setattr("sys.stdout", bare := io.StringIO())  # whoever runs us may have another one
+    assert main(["search", str(tmp_path / "odd.manifest"), "--count"]) == 0
+    assert bare.getvalue() == "1\n"
 
 
 def test_attributes_are_those_that_answers_show(data: Dataset) -> None:

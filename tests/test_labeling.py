@@ -520,9 +520,13 @@ def test_marks_go_with_the_labels_that_they_doubted(few: Dataset) -> None:
     before = [
         Sample(source=sample.source, labels=(old,), **doubted) if at >= 18 else sample for at, sample in enumerate(few)
     ]
+    box = Label(type="modelarts/other", name="kept", annotated_by="modelarts/other")
+    before[20] = replace(before[20], labels=(old, box))
     probabilities = labeling.probabilities.copy()
-    probabilities[18] = np.nan  # it cannot be read any more
-    gone, made = annotated(before, replace(labeling, probabilities=probabilities), time=datetime(2026, 1, 2))[18:20]
+    probabilities[[18, 20]] = np.nan  # they cannot be read any more
+    told = replace(labeling, probabilities=probabilities)
+    gone, made, other = annotated(before, told, time=datetime(2026, 1, 2))[18:21]
+    assert other.labels == (box,) and other.hard  # what is left may be what is doubtful
     assert (gone.labels, gone.hard, gone.hard_coefficient, gone.property) == ((), None, None, {"mine": 2})
     assert made.labels and made.hard  # the next search for hard examples replaces its marks
 

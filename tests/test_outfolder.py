@@ -224,6 +224,25 @@ def test_a_killed_run_can_be_overwritten(tmp_path: Path) -> None:
         assert set(os.listdir(folder)) == {JOURNAL}
 
 
+def test_a_run_that_is_killed_while_it_clears_leaves_what_tells_of_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OutFolder(tmp_path / "out") as out:
+        for name in ("task.json", "1.txt", "2.txt"):
+            out.write(name, b"x")
+    unlink = os.unlink
+
+    def killed(path: Path) -> None:
+        if path.name == "1.txt":
+            raise KeyboardInterrupt
+        unlink(path)
+
+    monkeypatch.setattr("engine.outfolder.os.unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        OutFolder(tmp_path / "out", overwrite=True)
+    assert files_of(tmp_path / "out") == {"task.json", "1.txt"}
+
+
 def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with OutFolder(folder) as out:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from engine.errors import Failure, InputError, OutputError, Stopped
+from engine.outfolder import OutFolder
 from engine.tasks import runner
-from engine.tasks.runner import CACHE, Outcome, Run, Silent, Status, Task, read_answer, run
+from engine.tasks.runner import CACHE, TASK_NAME, Outcome, Run, Silent, Status, Task, read_answer, run
 
 
 def a_task(job: Callable[[Run], Outcome], **changes: Any) -> Task:
@@ -247,6 +248,26 @@ def test_resume_begins_where_there_is_nothing(tmp_path: Path) -> None:
     assert run(a_task(writes_a_file), tmp_path / "out", resume=True)["status"] == Status.SUCCEEDED
 
 
+def test_resume_begins_where_a_run_was_killed_before_it_said_anything(tmp_path: Path) -> None:
+    with OutFolder(tmp_path / "out") as folder:
+        folder.target(TASK_NAME)
+    assert run(a_task(writes_a_file), tmp_path / "out", resume=True)["status"] == Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("left", [None, b"{", b"[]"])
+def test_resume_keeps_what_another_command_wrote(tmp_path: Path, left: bytes | None) -> None:
+    out = tmp_path / "out"
+    with OutFolder(out) as folder:
+        folder.write("labels.manifest", b"a person's")
+        if left is not None:
+            folder.write(TASK_NAME, left)
+    with pytest.raises(OutputError, match=r"files that another command wrote, and no task\.json to go on with"):
+        run(a_task(writes_a_file), out, resume=True)
+    assert (out / "labels.manifest").read_bytes() == b"a person's"
+    answer = run(a_task(writes_a_file), out, resume=True, same_task=True)
+    assert answer["status"] == Status.SUCCEEDED and not (out / "labels.manifest").exists()
+
+
 def test_a_full_disk_is_one_line_and_a_failed_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(this: Run) -> Outcome:
         raise OutputError(f"{this.out.folder / 'x'}: cannot be written: No space left on device")
@@ -287,3 +308,5 @@ def test_names_that_are_not_utf8_do_not_break_the_answer(tmp_path: Path) -> None
 
     run(a_task(job, dataset="d\udce9"), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "task.json").read_text())["result"] == {"labels": ["caf\udce9"]}
+    again = a_task(lambda this: pytest.fail("was done before"), dataset="d\udce9")
+    assert run(again, tmp_path / "out", resume=True)["result"] == {"labels": ["caf\udce9"]}

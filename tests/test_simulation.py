@@ -15,12 +15,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import draw
 
 from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, OutputError, Stopped, UsageError
 from engine.label import plan
 from engine.label.labeling import auto_label
+from engine.outfolder import OutFolder
 from engine.samples import IMAGE_CLASSIFICATION, Label
 from engine.tasks import contenders
 from engine.tasks.contenders import Answer, Problem, own_algorithm
@@ -423,3 +425,67 @@ def test_peers_on_two_heaps() -> None:
     assert logistic(seen, both, unseen, True).shape == (40, 3)
     one = logistic(seen[[0, 4]], told[[0, 4]], unseen, False)  # too few to choose a penalty by
     assert one.argmax(axis=1).tolist() == [0] * 20 + [1] * 20
+
+
+def test_resume_keeps_what_another_command_wrote(lights: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    asked: dict[str, Any] = {"labels": [9], "seeds": 1, "algorithms": ["even"], "further": {"even": even}, "out": out}
+    with OutFolder(out) as folder:
+        folder.write("result.manifest", b"a person's")
+    with pytest.raises(OutputError, match=r"files that another command wrote, and no simulation\.json to go on with"):
+        simulate(lights, resume=True, **asked)
+    assert (out / "result.manifest").read_bytes() == b"a person's"
+    simulate(lights, overwrite=True, **asked)
+    assert not (out / "result.manifest").exists()
+    with OutFolder(out, overwrite=True) as folder:  # killed before its first word
+        folder.target("simulation.json")
+    assert len(simulate(lights, resume=True, **asked)) == 1
+
+
+def test_a_simulation_that_runs_is_left_alone(lights: Dataset, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"labels": [9], "seeds": 1, "algorithms": ["twice"], "out": tmp_path / "out"}
+
+    def twice(problem: Problem) -> Answer:
+        for again in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(OutputError, match="another run writes there"):
+                simulate(lights, further={"twice": even}, **again, **asked)
+        assert problem.dataset.path(problem.dataset[0]).is_file()
+        return even(problem)
+
+    (trial,) = simulate(lights, further={"twice": twice}, **asked)
+    assert not trial.error
+
+
+def test_names_that_are_not_utf8_and_choices_that_are_not_json(lights: Dataset, tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def odd(problem: Problem) -> Answer:
+        calls.append(problem.seed)
+        assert "caf\udce9" in problem.labels
+        return Answer(even(problem).probabilities, {"steps": np.int64(8), "rates": np.array([0.5]), "where": tmp_path})
+
+    cafe = {"dark": Label(IMAGE_CLASSIFICATION, "caf\udce9")}
+    named = replace(
+        lights.with_samples(
+            replace(sample, labels=tuple(cafe.get(str(label.name), label) for label in sample.labels))
+            for sample in lights
+        ),
+        name="d\udce9",
+    )
+    asked: dict[str, Any] = {"labels": [9], "seeds": 1, "algorithms": ["odd"], "further": {"odd": odd}}
+    simulate(named, out=tmp_path / "out", **asked)
+    kept = json.loads((tmp_path / "out" / "simulation.json").read_text())
+    assert kept["dataset_name"] == "d\udce9"
+    assert kept["trials"][0]["choices"] == {"steps": 8, "rates": [0.5], "where": str(tmp_path)}
+    assert simulate(named, out=tmp_path / "out", resume=True, **asked)[0].choices["steps"] == 8 and calls == [0]
+
+
+def test_threads_are_those_of_torch_while_it_runs(lights: Dataset) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def look(problem: Problem) -> Answer:
+        seen.append(torch.get_num_threads())
+        return even(problem)
+
+    simulate(lights, labels=[9], seeds=1, algorithms=["look"], further={"look": look}, threads=before + 1)
+    assert seen == [before + 1] and torch.get_num_threads() == before

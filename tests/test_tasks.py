@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import draw
+from foreign_models import onnx_colors
 
-from engine.dataset import read_samples
+from engine.dataset import Dataset, read_samples
 from engine.errors import InputError, OutputError, UsageError
 from engine.exports import write_voc_folder
 from engine.features import BOX_FEATURES, IMAGE_FEATURES
 from engine.manifest import read_manifest, write_manifest
+from engine.models import Shelf
 from engine.outfolder import OutFolder
-from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.samples import (
+    HARD_REASONS_KEY,
+    IMAGE_CLASSIFICATION,
+    OBJECT_DETECTION,
+    STATE_KEY,
+    Drawing,
+    Label,
+    Sample,
+    Shape,
+)
 from engine.sources import Sources
 from engine.survey import survey
 from engine.tasks import review
 from engine.tasks.catalog import TASKS, run_request
 from engine.tasks.features import features_task, version_names
+from engine.tasks.hard import hard_task
+from engine.tasks.parameters import Parameters
+from engine.tasks.prelabeling import Chosen, prelabeling_task
 from engine.tasks.request import TASK_TYPES, parse_request, read_request, request_body
 from engine.tasks.review import DROPPED_NAME, MOVES_NAME, drop_group, label_group
-from engine.tasks.runner import run
+from engine.tasks.runner import Outcome, Task, run
+from engine.tasks.suggesting import suggest_task
 
 REQUESTS = Path(__file__).parents[1] / "configs"
 
@@ -38,6 +56,47 @@ def grouped(data: Path, out: Path, **options: Any) -> dict[str, Any]:
 
 def test_every_available_task_can_run() -> None:
     assert set(TASKS) == set(TASK_TYPES)
+
+
+def asked(task_type: str, dataset: Dataset, threads: int, **options: object) -> Task:
+    parameters = [{"label": name, "value": value} for name, value in {"threads": threads, **options}.items()]
+    request = parse_request({"task_type": task_type, "config": {"parameters": parameters}})
+    return TASKS[task_type](request, dataset, Shelf(dataset.sources.root / "home"))
+
+
+def prelabeling_of_colors(dataset: Dataset, threads: int) -> Task:
+    body = {"task_type": "pre-label", "config": {"parameters": [{"label": "threads", "value": threads}]}}
+    return prelabeling_task(parse_request(body), dataset, Chosen(onnx_colors(dataset.sources.root / "rgb")))
+
+
+@pytest.mark.parametrize(
+    ("job", "made"),
+    [
+        ("grouping._group", lambda data, threads: asked("auto-grouping", data, threads)),
+        ("labeling._label", lambda data, threads: asked("auto-label", data, threads)),
+        ("detecting._detect", lambda data, threads: asked("auto-label", data, threads, label_type=1)),
+        ("deploying._deploy", lambda data, threads: asked("auto-deploy", data, threads)),
+        ("prelabeling._prelabel", prelabeling_of_colors),
+        ("hard._find", lambda data, threads: hard_task(data, Parameters(threads=threads))),
+        ("suggesting._suggest", lambda data, threads: suggest_task(data, count=1, threads=threads)),
+    ],
+)
+def test_threads_are_those_of_torch_while_a_task_runs(
+    job: str,
+    made: Callable[[Dataset, int], Task],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, seen = torch.get_num_threads(), []
+
+    def look(*told: object) -> Outcome:
+        seen.append(torch.get_num_threads())
+        return Outcome({})
+
+    monkeypatch.setattr(f"engine.tasks.{job}", look)
+    run(made(read_samples(photos, plain=True), before + 1), tmp_path / "out")
+    assert seen == [before + 1] and torch.get_num_threads() == before
 
 
 # ---- grouping
@@ -274,6 +333,27 @@ def test_a_persons_label_is_kept_and_a_machines_is_not(groups: Path) -> None:
     assert [label.name for label in after[numbers[0]].labels] == ["mine"]
     assert [label.name for label in after[numbers[1]].labels] == ["dark"]
     assert label_group(groups, 1, "darker", replace_human=True).changed == 8
+
+
+def test_a_labeled_group_has_no_marks_of_a_machine(groups: Path) -> None:
+    guess = Label(type=IMAGE_CLASSIFICATION, name="guess", annotated_by="modelarts/active-learning", confidence=0.4)
+    marks = {HARD_REASONS_KEY: [3], STATE_KEY: "__AUTO_ANNOTATION__"}
+    manifests = (groups / "result.manifest", groups / "groups" / "1" / "group.manifest")
+    for manifest in manifests:
+        doubted = [
+            replace(sample, labels=(guess,), hard=True, hard_coefficient=0.8, property={**sample.property, **marks})
+            for sample in read_manifest(manifest)
+        ]
+        write_manifest(manifest, doubted)
+    label_group(groups, 1, "dark")
+    for manifest, others in zip(manifests, (16, 0), strict=True):
+        samples = list(read_manifest(manifest))
+        labeled = [sample for sample in samples if sample.labels[0].name == "dark"]
+        assert (len(labeled), len(samples)) == (8, 8 + others)
+        for sample in labeled:
+            assert (sample.hard, sample.hard_coefficient, sample.state) == (None, None, "ALL")
+            assert marks.keys().isdisjoint(sample.property)
+        assert sum(sample.hard is True and sample.state == "AUTO_ANNOTATION" for sample in samples) == others
 
 
 def test_drop_a_group_touches_no_file(groups: Path, photos: Path) -> None:

@@ -21,6 +21,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. stdout has results
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 
@@ -41,6 +42,8 @@ from engine.errors import EngineError, Stopped, UsageError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names that are no Unicode are shown as stderr shows them
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command
     try:

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from engine.cli.arguments import add_command, add_home
 from engine.cli.terminal import DONE, FAILED, in_one_line, print_json, say
 
@@ -103,7 +101,7 @@ def _show(options: argparse.Namespace) -> int:
 
     info = read_model_info(Shelf(options.home).meant(options.model))
     if options.json:
-        print_json(orjson.loads(orjson.dumps(asdict(info), default=str)))
+        print_json({**asdict(info), "created": info.created.isoformat(), "path": str(info.path)})
         return DONE
     for line in _lines(info):
         print(line)

@@ -107,7 +107,7 @@ def annotated(
         )
         if not made and len(kept) == len(sample.labels):
             return sample
-        sample = sample if made else unmarked(sample)  # nothing is left that could be hard
+        sample = sample if made or kept else unmarked(sample)  # nothing is left that could be hard
         return replace(sample, labels=(*kept, *made))
 
     return tuple(with_labels(row, sample) for row, sample in enumerate(samples))

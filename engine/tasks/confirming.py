@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from engine.dataset import RESULT_NAME
 from engine.decisions import Decisions, Names, image_labels, read_decisions, read_sources, write_labels
@@ -28,9 +28,10 @@ from engine.samples import (
     IMAGE_CLASSIFICATION,
     LABEL_TYPES,
     OBJECT_DETECTION,
-    STATE_KEY,
     Label,
     Sample,
+    undoubted,
+    without,
 )
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.runner import TASK_NAME, Status, read_answer
@@ -169,12 +170,12 @@ class _Pen:
     def confirm(self, sample: Sample) -> Sample:
         """The sample, its automatic labels a person's."""
         labels = tuple(self._signed(each) if each.type == self.kind else each for each in sample.labels)
-        return _settled(sample, labels)
+        return undoubted(sample, labels)
 
     def decide(self, sample: Sample, names: Sequence[str], replace_human: bool) -> tuple[Sample, str]:
         """The sample with these image labels, and in a word what that means; "" when it has them already."""
         if self.kind == OBJECT_DETECTION and not names and is_automatic(sample, self.kind):
-            return _settled(sample, tuple(each for each in sample.labels if each.type != self.kind)), "rejected"
+            return undoubted(sample, tuple(each for each in sample.labels if each.type != self.kind)), "rejected"
         mine = image_labels(sample)
         human = any(label.by_human for label in mine)
         same = {label.name for label in mine if label.by_human or not human} == set(names)
@@ -187,7 +188,7 @@ class _Pen:
         others = tuple(label for label in sample.labels if label.type != IMAGE_CLASSIFICATION)
         there = {label.name: label for label in reversed(mine)}
         made = tuple(self._signed(there.get(name) or Label(type=IMAGE_CLASSIFICATION, name=name)) for name in names)
-        return _settled(sample, (*others, *made)), "corrected" if made else "rejected"
+        return undoubted(sample, (*others, *made)), "corrected" if made else "rejected"
 
     def _signed(self, label: Label) -> Label:
         """The label as this person's: without what only a machine says."""
@@ -198,7 +199,7 @@ class _Pen:
             confidence=None,
             hard=None,
             hard_coefficient=None,
-            property=_without(label.property, HARD_KEYS),
+            property=without(label.property, HARD_KEYS),
         )
 
 
@@ -232,19 +233,6 @@ def _with_signed_drawing(label: Label, sample: Sample, sources: Sources) -> Labe
         own(folder, name)
     write_bytes(folder / name, content)
     return replace(label, annotation_loc=name)
-
-
-def _settled(sample: Sample, labels: tuple[Label, ...]) -> Sample:
-    """The sample with these labels, about which nothing is doubtful any more."""
-    state = {STATE_KEY} if sample.property.get(STATE_KEY) and sample.state == "AUTO_ANNOTATION" else set()
-    properties = _without(sample.property, HARD_KEYS | state)
-    return replace(sample, labels=labels, hard=None, hard_coefficient=None, property=properties)
-
-
-def _without(properties: Mapping[str, Any], keys: frozenset[str]) -> Mapping[str, Any]:
-    if keys.isdisjoint(properties):
-        return properties
-    return {key: value for key, value in properties.items() if key not in keys}
 
 
 def labeled_manifest(out: Path, kinds: Sequence[str] = (AUTO_LABEL, PRE_LABEL)) -> Path:

@@ -29,7 +29,7 @@ from engine.label.plan import NETWORK_STAGE
 from engine.models import MODEL_NAME, Shelf, Shelved, files_of, save_model
 from engine.outfolder import OutFolder
 from engine.tasks.detecting import trunk_of
-from engine.tasks.grouping import device_of, encoder_of
+from engine.tasks.grouping import device_of, encoder_of, on_threads
 from engine.tasks.key_samples import DEFAULT_SCOPE
 from engine.tasks.parameters import Parameters, read_parameters
 from engine.tasks.preparing import labels_boxes, named_model
@@ -82,7 +82,7 @@ def deploying_task(request: TaskRequest, dataset: Dataset, shelf: Shelf) -> Task
     trains = is_trained(entries)
     training = {NETWORK_STAGE.format(number, 2): 40.0 for number in (1, 2)} if trains else {}
     return Task(
-        job=lambda this: _deploy(this, dataset, config, options, entries, shelf),
+        job=on_threads(options.threads, lambda this: _deploy(this, dataset, config, options, entries, shelf)),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,

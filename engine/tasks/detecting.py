@@ -48,7 +48,7 @@ from engine.samples import LABEL_TYPES, OBJECT_DETECTION, Sample
 from engine.tasks.candidates import CANDIDATES_NAME, Candidates, write_candidates
 from engine.tasks.detecting_page import detecting_page
 from engine.tasks.further import check_outputs, made_at, write_further
-from engine.tasks.grouping import device_of
+from engine.tasks.grouping import device_of, on_threads
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
 from engine.tasks.parameters import Parameters, hard_config, read_parameters
 from engine.tasks.request import notices
@@ -102,7 +102,7 @@ def detecting_task(request: TaskRequest, dataset: Dataset) -> Task:
         if share
     }
     return Task(
-        job=lambda this: _detect(this, dataset, config, options, trunk, hard, copies),
+        job=on_threads(options.threads, lambda this: _detect(this, dataset, config, options, trunk, hard, copies)),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,

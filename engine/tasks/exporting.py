@@ -26,7 +26,7 @@ from engine.exports import WRITERS, Tally
 from engine.files import atomic_writer, write_bytes
 from engine.manifest import write_manifest
 from engine.outfolder import OutFolder, safe_name
-from engine.samples import HARD_KEYS, HARD_REASONS_KEY, LABEL_TYPES, Label, Sample, Shape
+from engine.samples import HARD_KEYS, HARD_REASONS_KEY, LABEL_TYPES, Label, Sample, Shape, unmarked, without
 from engine.tasks.conditions import drawn_more, known_id, marks_of, matching
 from engine.tasks.further import below_out
 from engine.tasks.runner import Outcome, Run, Task
@@ -177,7 +177,7 @@ def without_marks(sample: Sample) -> Sample:
     marked = sample.hard is not None or sample.hard_coefficient is not None or not HARD_KEYS.isdisjoint(sample.property)
     if not marked and all(new is old for new, old in zip(labels, sample.labels, strict=True)):
         return sample
-    return replace(sample, labels=labels, hard=None, hard_coefficient=None, property=_plain(sample.property))
+    return replace(unmarked(sample), labels=labels)
 
 
 def _label_without_marks(label: Label) -> Label:
@@ -187,9 +187,8 @@ def _label_without_marks(label: Label) -> Label:
     own = label.hard is not None or label.hard_coefficient is not None or not HARD_KEYS.isdisjoint(label.property)
     if drawing is label.drawing and not own:
         return label
-    return replace(
-        label, hard=None, hard_coefficient=None, property=_plain(label.property), drawing=drawing, annotation_loc=loc
-    )
+    bare = without(label.property, HARD_KEYS)
+    return replace(label, hard=None, hard_coefficient=None, property=bare, drawing=drawing, annotation_loc=loc)
 
 
 def _is_marked(shape: Shape) -> bool:
@@ -197,13 +196,7 @@ def _is_marked(shape: Shape) -> bool:
 
 
 def _shape_without_marks(shape: Shape) -> Shape:
-    return replace(shape, hard_coefficient=None, hard_reasons=(), property=_plain(shape.property))
-
-
-def _plain(properties: Any) -> Any:
-    if HARD_KEYS.isdisjoint(properties):
-        return properties
-    return {name: value for name, value in properties.items() if name not in HARD_KEYS}
+    return replace(shape, hard_coefficient=None, hard_reasons=(), property=without(shape.property, HARD_KEYS))
 
 
 def divided(samples: Sequence[Sample], ratio: float, seed: int) -> list[Sample]:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,13 @@ from engine.errors import Failure, ImageError, UsageError
 from engine.exports import Tally
 from engine.files import write_text
 from engine.grouping import PROPERTY, Grouping, annotate, check_property, group
+from engine.images import converted_in_words
 from engine.manifest import write_manifest
 from engine.outfolder import OutFolder, safe_name
 from engine.report import render
 from engine.samples import LABEL_TYPES, SIZE_KEY, Sample
 from engine.sources import Sources
-from engine.survey import Survey
+from engine.survey import torch_threads
 from engine.tasks.pages import grouping_page
 from engine.tasks.parameters import Parameters, read_parameters
 from engine.tasks.request import notices
@@ -73,7 +74,7 @@ def grouping_task(request: TaskRequest, dataset: Dataset) -> Task:
         lines.append(f"encoder {encoder.name} is not used: dimensions were chosen, content plays no part")
 
     return Task(
-        job=lambda this: _group(this, dataset, config, options, encoder),
+        job=on_threads(options.threads, lambda this: _group(this, dataset, config, options, encoder)),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,
@@ -93,6 +94,16 @@ def device_of(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"device: {name} is not there, this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def on_threads(count: int | None, job: Callable[[Run], Outcome]) -> Callable[[Run], Outcome]:
+    """The job with so many threads an operation of torch on the CPU; None: as it is."""
+
+    def limited(this: Run) -> Outcome:
+        with torch_threads(count):
+            return job(this)
+
+    return limited
 
 
 def encoder_of(options: Parameters) -> Encoder | None:
@@ -130,7 +141,7 @@ def _group(
         stopped=this.stopped,
     )
     this.tell_reused(grouping.survey.reused)
-    for line in (*grouping.notes, *_conversions(grouping.survey)):
+    for line in (*grouping.notes, *converted_in_words(grouping.survey.notes)):
         this.note(line)
     attribute = config.property or PROPERTY
     written = _write_result(this, dataset, grouping, attribute)
@@ -139,10 +150,6 @@ def _group(
     _write_page(this, dataset, grouping, options.threads or os.cpu_count() or 1)
     failures = (*dataset.failures, *grouping.survey.failures, *written)
     return Outcome(_result(dataset, grouping, attribute, this.out.folder), failures)
-
-
-def _conversions(found: Survey) -> Iterator[str]:
-    return (f"{count:,} images: {what}" for what, count in found.notes.items())
 
 
 def _write_result(this: Run, dataset: Dataset, grouping: Grouping, attribute: str) -> list[Failure]:

@@ -44,6 +44,7 @@ from engine.hard.marks import marked, marked_boxes
 from engine.hard.questions import has_automatic_boxes
 from engine.hard.reasons import REASONS
 from engine.hard.search import search
+from engine.images import converted_in_words
 from engine.label.classifier import ImageClassifier
 from engine.label.fast import FOLDS
 from engine.label.plan import NETWORK_STAGE
@@ -55,7 +56,7 @@ from engine.report import render
 from engine.samples import Label, Sample
 from engine.tasks.candidates import earlier_candidates
 from engine.tasks.conditions import drawn_more
-from engine.tasks.grouping import device_of, encoder_of
+from engine.tasks.grouping import device_of, encoder_of, on_threads
 from engine.tasks.hard_page import hard_page
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
 from engine.tasks.parameters import Parameters, hard_config
@@ -124,7 +125,7 @@ def hard_task(
         raise UsageError("labeled: models are trained out of fold, so neither train nor model can be given")
     notes = list(dataset.notes)
     own = dataset.sources.root / _MODEL_FOLDER
-    load = load_model if model is None else load_any  # a model that nobody named may have been downloaded with the data
+    named = model is not None
     earlier = None if labeled else earlier_probabilities(dataset)
     said = None
     if earlier is not None and (model is None or model.resolve() == own.resolve()):
@@ -139,6 +140,7 @@ def hard_task(
         model = None
     folder = key_folder(key_sample_output) if collect_key_sample else None
     scope = confidence_scope or DEFAULT_SCOPE
+    load = load_any if named else load_model  # a model that nobody named may have been downloaded with the data
     loaded = load(model, device=device_of(options.device)) if model is not None else None
     detector = loaded if isinstance(loaded, BoxDetector | ForeignDetector) else None
     classifier = None if isinstance(loaded, BoxDetector | ForeignDetector) else loaded
@@ -153,7 +155,7 @@ def hard_task(
         "parameters": options.model_dump(exclude_defaults=True),
     }
     return Task(
-        job=lambda this: _find(this, dataset, options, asked),
+        job=on_threads(options.threads, lambda this: _find(this, dataset, options, asked)),
         kind=HARD,
         config=config,
         dataset=dataset.name,
@@ -227,7 +229,7 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
         note=this.note,
         stopped=this.stopped,
     )
-    for line in (*done.notes, *(f"{count:,} images: {what}" for what, count in done.survey.notes.items())):
+    for line in (*done.notes, *converted_in_words(done.survey.notes)):
         this.note(line)
     found = done.found
     rows = done.rows

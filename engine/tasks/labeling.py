@@ -31,6 +31,7 @@ from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples, hard_examples
 from engine.hard.labeled import evidence_of
 from engine.hard.marks import marked
+from engine.images import converted_in_words
 from engine.label.accurate import PRETRAINING_SHARE, TEACHING_SHARE, TEACHING_STAGE
 from engine.label.classifier import Classifier
 from engine.label.labeling import MEMBERS, auto_label
@@ -44,7 +45,7 @@ from engine.outfolder import OutFolder
 from engine.report import render
 from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, Sample
 from engine.tasks.further import check_outputs, made_at, write_further
-from engine.tasks.grouping import device_of, encoder_of
+from engine.tasks.grouping import device_of, encoder_of, on_threads
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
 from engine.tasks.labeling_page import labeling_page
 from engine.tasks.parameters import Parameters, hard_config, read_parameters
@@ -111,7 +112,7 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
     encoder_of(options)  # so that wrong weights are said before anything is read
     copies = key_folder(config.key_sample_output) if request.collect_key_sample else None
     return Task(
-        job=lambda this: _label(this, dataset, config, options, hard, copies),
+        job=on_threads(options.threads, lambda this: _label(this, dataset, config, options, hard, copies)),
         kind=request.task_type,
         config=request.body()["config"],
         dataset=dataset.name,
@@ -162,7 +163,7 @@ def _label(
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
     assert isinstance(labeling.classifier, Classifier)
     _save(this.out, labeling.classifier, labeling.choices)  # now, for a stop in what follows shall not lose it
-    for line in (*labeling.notes, *(f"{count:,} images: {what}" for what, count in labeling.survey.notes.items())):
+    for line in (*labeling.notes, *converted_in_words(labeling.survey.notes)):
         this.note(line)
     found, vectors = _hard_examples(this, dataset, labeling, hard, options.seed)
     samples = annotated(dataset.samples, labeling, time=made_at(config))

@@ -25,6 +25,7 @@ from engine.hard.config import HardConfig
 from engine.hard.detected import LOOKING, MEASURING, hard_detections
 from engine.hard.marks import marked, marked_boxes
 from engine.hard.search import search
+from engine.images import converted_in_words
 from engine.label.classifier import Classifier, ImageClassifier
 from engine.label.results import annotated
 from engine.label.targets import human_labels
@@ -42,7 +43,7 @@ from engine.models import (
 from engine.prelabel import ANNOTATED_BY, LABELING, READING, pre_detect, pre_label
 from engine.tasks.detecting import delivered_boxes
 from engine.tasks.further import check_outputs, made_at
-from engine.tasks.grouping import device_of, encoder_of
+from engine.tasks.grouping import device_of, encoder_of, on_threads
 from engine.tasks.key_samples import COPYING, key_folder
 from engine.tasks.labeling import delivered
 from engine.tasks.parameters import Parameters, hard_config, read_parameters
@@ -97,7 +98,9 @@ def prelabeling_task(request: TaskRequest, dataset: Dataset, chosen: Chosen) -> 
     model = load_any(chosen.path, device=device_of(options.device))
     copies = key_folder(config.key_sample_output) if request.collect_key_sample else None
     return Task(
-        job=lambda this: _prelabel(this, dataset, model, chosen, info, config, options, hard, copies),
+        job=on_threads(
+            options.threads, lambda this: _prelabel(this, dataset, model, chosen, info, config, options, hard, copies)
+        ),
         kind=request.task_type,
         config={**request.body()["config"], "model_id": chosen.answer(info)["model_id"] or info.id},
         dataset=dataset.name,
@@ -164,7 +167,7 @@ def _prelabel_images(
         stage=this.stage,
         stopped=this.stopped,
     )
-    for line in (*labeling.notes, *(f"{count:,} images: {what}" for what, count in labeling.survey.notes.items())):
+    for line in (*labeling.notes, *converted_in_words(labeling.survey.notes)):
         this.note(line)
     samples = annotated(dataset.samples, labeling, time=made_at(config), annotated_by=ANNOTATED_BY)
     judges = np.where(labeling.judges == -1, -1, NOBODY)

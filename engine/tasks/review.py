@@ -23,7 +23,7 @@ from engine.dataset import RESULT_NAME
 from engine.errors import Failure, ImageError, InputError, OutputError, UsageError
 from engine.manifest import read_manifest, write_manifest
 from engine.outfolder import own, safe_name
-from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
+from engine.samples import IMAGE_CLASSIFICATION, Label, Sample, undoubted
 from engine.sources import Sources, parse_prefixes
 from engine.tasks.grouping import GROUP_NAME, GROUPS_FOLDER
 from engine.tasks.runner import Status, read_answer
@@ -48,8 +48,8 @@ def label_group(out: Path, number: int, label: str, *, by: str | None = None, re
     """Give every sample of a group an image label, as a person's.
 
     by: who says so, in `annotated-by` as human/NAME. A sample that a person has labeled keeps its labels, unless
-    replace_human; labels of machines are replaced. Raises InputError when `out` holds no finished grouping,
-    UsageError when it has no such group or the label is empty.
+    replace_human; labels of machines are replaced, and what marks the sample as hard goes with them. Raises InputError
+    when `out` holds no finished grouping, UsageError when it has no such group or the label is empty.
     """
     if not label.strip():
         raise UsageError(f"label: must not be empty, got {label!r}")
@@ -66,7 +66,7 @@ def label_group(out: Path, number: int, label: str, *, by: str | None = None, re
         if any(each.by_human for each in mine) and not replace_human:
             return sample
         others = tuple(each for each in sample.labels if each.type != IMAGE_CLASSIFICATION)
-        return replace(sample, labels=(*others, made))
+        return undoubted(sample, (*others, made))
 
     path = out / RESULT_NAME
     changed, kept = 0, 0

@@ -19,11 +19,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Final, Protocol
 
-import orjson
-
 from engine.errors import EngineError, Failure, InputError, OutputError, Stopped
 from engine.files import as_json, write_bytes
-from engine.outfolder import JOURNAL, OutFolder
+from engine.outfolder import JOURNAL, OutFolder, check_nothing_left
 
 TASK_NAME: Final = "task.json"
 CACHE: Final = ".labelengine-cache"
@@ -306,10 +304,10 @@ def read_answer(out: Path) -> dict[str, Any]:
     """The answer of a task that wrote to `out`. Raises InputError when there is none."""
     path = out / TASK_NAME
     try:
-        answer = orjson.loads(path.read_bytes())
+        answer = json.loads(path.read_bytes())  # not orjson, which refuses half a surrogate pair
     except OSError as error:
         raise InputError(f"{out}: must be the folder of a finished task, got no {TASK_NAME} there") from error
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise InputError(f"{path}: must be the answer of a task, is not JSON: {error}") from error
     if not isinstance(answer, dict):
         raise InputError(f"{path}: must be the answer of a task, got {type(answer).__name__}")
@@ -333,6 +331,8 @@ def _check_resumable(out: Path, before: dict[str, Any], resume: bool) -> None:
 
 def _check_same(out: Path, before: dict[str, Any], task: Task, identity: str) -> None:
     """Raise OutputError where another task than this one would lose what it has."""
+    if not before:
+        check_nothing_left(out, TASK_NAME)
     if before.get("task_id") == identity:
         return
     if before.get("status") == Status.SUCCEEDED:

@@ -13,6 +13,7 @@ OUT, where it is asked for:
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -28,21 +29,20 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import torch
 
 from engine.dataset import Dataset
 from engine.embeddings import Gradients
 from engine.errors import ImageError, InputError, Stopped, UsageError
 from engine.evaluation import score_multi_label, score_probabilities
-from engine.files import write_bytes
+from engine.files import as_json, write_bytes
 from engine.label.labeling import ALGORITHM_TYPES
 from engine.label.results import GIVEN_FROM
 from engine.label.targets import LEAST_LABELS, LEAST_PER_CLASS, Targets, targets_of
-from engine.outfolder import OutFolder
+from engine.outfolder import OutFolder, check_nothing_left
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.sources import Sources
-from engine.survey import survey
+from engine.survey import survey, torch_threads
 from engine.tasks.contenders import (
     ALGORITHMS,
     Algorithm,
@@ -110,8 +110,8 @@ def simulate(
     reporter, stop = reporter or Silent(), stop or Event()
     _check_options(labels, seeds, first_seed, algorithms, minutes)
     candidates = [_candidate(name, further, minutes) for name in dict.fromkeys(algorithms)]
-    ledger = _Ledger(out, dataset, overwrite=overwrite, resume=resume)
-    with _workplace(out) as folder:
+    opened = _opened(out, dataset, overwrite=overwrite, resume=resume)
+    with opened as ledger, _workplace(out) as folder, torch_threads(threads):
         data = _hidden(dataset, folder, threads=threads, reporter=reporter, stop=stop)
         _check_counts(labels, data.truth)
         device = device or torch.device("cpu")
@@ -305,7 +305,7 @@ def _hidden(dataset: Dataset, folder: Path, *, threads: int | None, reporter: Re
         if content := _placed(dataset, images[at], folder / "images" / name):
             kept.append(images[at])
             named.append(Sample(name))
-            digest.update(orjson.dumps([content, [label.name for label in images[at].labels if label.by_human]]))
+            digest.update(_told([content, [label.name for label in images[at].labels if label.by_human]]))
         reporter.advance(place + 1)
     if not kept:
         raise InputError(f"{dataset.name}: must hold images, got none of {len(dataset):,} samples that can be read")
@@ -388,20 +388,27 @@ def _workplace(out: Path | None) -> Iterator[Path]:
 # ---- What is kept. ----
 
 
-class _Ledger:
-    """Trials by key, in `out` if there is one. asked: those of this call, in their order."""
+@contextmanager
+def _opened(out: Path | None, dataset: Dataset, *, overwrite: bool, resume: bool) -> Iterator[_Ledger]:
+    """The trials of an earlier run that this one goes on with, and a place for its own; until the end nobody else
+    writes to `out`."""
+    if out is None:
+        yield _Ledger(dataset.name)
+        return
+    earlier = _read_trials(out) if resume and not overwrite else ()
+    with OutFolder(out, overwrite=overwrite or resume, inputs=dataset.files) as folder:
+        paths = folder.target(RESULT_NAME), folder.target(TABLE_NAME)
+        yield _Ledger(dataset.name, paths, [trial for trial in earlier if not trial.error])
 
-    def __init__(self, out: Path | None, dataset: Dataset, *, overwrite: bool, resume: bool) -> None:
-        self._name = dataset.name
-        self._paths: tuple[Path, ...] = ()
-        self._trials: dict[str, Trial] = {}
+
+class _Ledger:
+    """Trials by key, in files if there are paths. asked: those of this call, in their order."""
+
+    def __init__(self, name: str, paths: tuple[Path, ...] = (), earlier: Sequence[Trial] = ()) -> None:
+        self._name = name
+        self._paths = paths
+        self._trials = {trial.key: trial for trial in earlier}
         self._asked: dict[str, None] = {}
-        if out is None:
-            return
-        if resume and not overwrite:
-            self._trials = {trial.key: trial for trial in _read_trials(out / RESULT_NAME) if not trial.error}
-        with OutFolder(out, overwrite=overwrite or resume, inputs=dataset.files) as folder:
-            self._paths = folder.target(RESULT_NAME), folder.target(TABLE_NAME)
         self._write()
 
     @property
@@ -423,18 +430,23 @@ class _Ledger:
             return
         trials = list(self._trials.values())
         kept = {"dataset_name": self._name, "trials": [asdict(trial) for trial in trials]}
-        write_bytes(self._paths[0], orjson.dumps(kept, default=str, option=_JSON))
+        write_bytes(self._paths[0], as_json(kept, default=_as_value))
         write_bytes(self._paths[1], as_csv(trials))
 
 
-_JSON: Final = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+def _as_value(value: object) -> object:
+    """What JSON does not have, from an algorithm of anybody's, as near to it as can be."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
-def _read_trials(path: Path) -> tuple[Trial, ...]:
-    """The trials of an earlier run; none where there is no file. Raises InputError."""
+def _read_trials(out: Path) -> tuple[Trial, ...]:
+    """The trials of an earlier run; none where there was none. Raises InputError where they cannot be read, OutputError
+    where another command wrote there."""
+    path = out / RESULT_NAME
     try:
-        return tuple(Trial(**each) for each in orjson.loads(path.read_bytes())["trials"])
+        return tuple(Trial(**each) for each in json.loads(path.read_bytes())["trials"])
     except FileNotFoundError:
+        check_nothing_left(out, RESULT_NAME)
         return ()
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(
@@ -443,4 +455,8 @@ def _read_trials(path: Path) -> tuple[Trial, ...]:
 
 
 def _digest_of(told: object) -> str:
-    return hashlib.sha256(orjson.dumps(told)).hexdigest()[:32]
+    return hashlib.sha256(_told(told)).hexdigest()[:32]
+
+
+def _told(what: object) -> bytes:
+    return as_json(what, indent=False).removesuffix(b"\n")

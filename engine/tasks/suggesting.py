@@ -41,7 +41,7 @@ from engine.manifest import write_manifest
 from engine.report import Gallery, Page, render
 from engine.samples import Sample
 from engine.survey import Survey, survey
-from engine.tasks.grouping import device_of
+from engine.tasks.grouping import device_of, on_threads
 from engine.tasks.pages import failure_tables, tiles_of
 from engine.tasks.probabilities import PROBABILITIES_NAME, earlier_probabilities
 from engine.tasks.runner import Outcome, Run, Task
@@ -96,7 +96,7 @@ def suggest_task(
     eyes = load_encoder(encoder or DEFAULT_ENCODER, weights=weights, device=device_of(device))
     options = _Options(count, seed, threads, max_pixels, device, eyes)
     return Task(
-        job=lambda this: _suggest(this, dataset, options),
+        job=on_threads(options.threads, lambda this: _suggest(this, dataset, options)),
         kind=KIND,
         config={"count": count, "seed": seed, "max_pixels": max_pixels, "encoder": eyes.name},
         dataset=dataset.name,
