@@ -21,7 +21,8 @@ too; the difference to the best peer is paired by seed, with a 90 % interval. Ta
 Recorded on 2 cores without AMX (about half as fast as with it), one seed where no other number is told; other rows not
 yet. Other work ran beside at times, which costs a budget steps. Made by the present version, in which heads ask mirror
 images, are judged by folds, and are taught by the graph: rows with a spread, and those marked *; by an earlier one the
-rest, of which still older are both on pairs, and `accurate` on signs with 200 and cifar10 with 1,000. "fast, 15 min": --algorithms fast --minutes-fast 15.
+rest, of which still older are both on pairs, and `accurate` on signs with 200 and cifar10 with 1,000. "fast, 15 min":
+--algorithms fast --minutes-fast 15.
 
 On one H100, five such tasks at once on it (--device cuda --minutes-accurate 7 --minutes-fast 7), so each had a part of
 it; and beside them on 2 of its 16 cores each, which have AMX:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -422,6 +423,33 @@ def test_moving_a_group_goes_on(
     assert not (groups / MOVES_NAME.format(2)).exists()
     with pytest.raises(UsageError, match="it was taken out before"):
         drop_group(groups, 2, to=to)
+
+
+@pytest.mark.parametrize("other_file_system", [False, True])
+def test_a_file_that_cannot_be_taken_away_is_not_copied_again_and_again(
+    groups: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_file_system: bool
+) -> None:
+    to, unlink = tmp_path / "rejected", Path.unlink
+
+    def refuses(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == photos.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, missing_ok)
+
+    def elsewhere(source: Any, target: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", refuses)
+        if other_file_system:
+            patched.setattr(review.os, "link", elsewhere)
+        for _ in range(3):
+            done = drop_group(groups, 2, to=to)
+            assert (done.moved, len(done.failures)) == (0, 8)
+            assert sorted(path.name for path in to.iterdir()) == [f"light-1-{n}.png" for n in range(8)]
+    done = drop_group(groups, 2, to=to)
+    assert (done.moved, done.failures, len(list(to.iterdir()))) == (8, (), 8)
+    assert not [path for path in photos.iterdir() if path.name.startswith("light-1")]
 
 
 def test_a_group_is_listed_once_however_often_it_is_dropped(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:

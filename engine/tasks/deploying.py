@@ -142,8 +142,8 @@ def _deploy(
     shelf: Shelf,
 ) -> Outcome:
     models, trained = [], None
-    if is_trained(entries) and not this.cache.exists():  # what an earlier try has trained may be on the shelf already
-        shelf.check_free(_name_of(config, dataset), config.model_version)
+    if is_trained(entries):  # by an earlier try it may be on the shelf already
+        shelf.check_free(_name_of(config, dataset), config.model_version, but_from=this.out.folder / _TRAINED)
     for entry, shelved in entries:
         if shelved is None:
             trained = shelved = _trained(this, dataset, config, options, shelf)

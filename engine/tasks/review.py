@@ -125,7 +125,8 @@ def drop_group(out: Path, number: int, *, to: Path | None = None, map: Sequence[
                 group[row], moved = found, moved + 1
     finally:
         write_manifest(dropped_path, [*others, *group])
-    (out / moves).unlink(missing_ok=True)
+    if not failures:  # else a further call goes on from there
+        (out / moves).unlink(missing_ok=True)
     return Reviewed(number, len(dropped), moved=moved, failures=tuple(failures))
 
 
@@ -183,15 +184,15 @@ def _moved(
         for row in sorted(paths, key=lambda row: not paths[row].is_symlink()):  # links while there is what they mean
             sample, path = group[row], paths[row]
             try:
-                target = known.get(sample.source)
+                target, inode = known.get(sample.source, (None, (0, 0)))
                 if target is None or not _is_moved(path, target):
                     inode = _inode(path)
                     target = _placed(path, to)
-                    record.write(json.dumps([sample.source, os.fspath(target.resolve())]) + "\n")
+                    record.write(json.dumps([sample.source, os.fspath(target.resolve()), *inode]) + "\n")
                     record.flush()  # before the file goes: who is killed now finds it
-                    for link in links.get(inode, ()):
-                        link.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+                for link in links.get(inode, ()):
+                    link.unlink(missing_ok=True)
             except OSError as error:
                 yield row, Failure(sample.source, "unreadable", f"was not moved: {error.strerror or error}")
                 continue
@@ -199,20 +200,26 @@ def _moved(
             yield row, replace(sample, source=Path(source).as_posix())
 
 
-def _known(moves: Path) -> dict[str, Path]:
-    """Where the files lie that an interrupted call has moved, by their sources."""
-    known = {}
+def _known(moves: Path) -> dict[str, tuple[Path | None, tuple[int, int]]]:
+    """Where the files lie that an earlier call has moved, or begun to, and what they were, by their sources."""
+    known: dict[str, tuple[Path | None, tuple[int, int]]] = {}
     with suppress(FileNotFoundError):
         for line in moves.read_text().splitlines():
             with suppress(json.JSONDecodeError):  # the last line of a killed call
-                source, target = json.loads(line)
-                known[source] = Path(target)
+                source, target, *inode = json.loads(line)
+                known[source] = Path(target), (inode[0], inode[1])
     return known
 
 
 def _is_moved(path: Path, target: Path) -> bool:
-    """Whether a file lies at the target, and at its path it does not, or as a link that is still to go."""
-    return target.is_file() and (not os.path.lexists(path) or (path.exists() and path.samefile(target)))
+    """Whether a file lies at the target, and at its path none, or the same that is still to go: what it was linked or
+    copied from."""
+    if not target.is_file() or not os.path.lexists(path):
+        return target.is_file()
+    if not path.exists():
+        return False
+    here, there = path.stat(), target.stat()
+    return path.samefile(target) or (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
 
 
 def _placed(path: Path, to: Path) -> Path:
