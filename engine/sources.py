@@ -21,7 +21,8 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where sources lie: relative ones below `root`, URIs that begin with a prefix below that prefix's folder."""
+    """Where sources lie: relative ones below `root`, URIs that begin with a prefix below that prefix's folder. A prefix
+    ends where a part of their path does: `s3://b/photo-` does not map `s3://b/photo-1/a.jpg`."""
 
     root: Path
     prefixes: tuple[tuple[str, Path], ...] = ()

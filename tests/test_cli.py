@@ -101,6 +101,9 @@ def test_label_and_drop(photos: Path, tmp_path: Path, capsys: Output) -> None:
     assert main(["drop-group", str(out), "3", "--to", str(tmp_path / "rejected")]) == 0
     assert lines(capsys)[0][1] == f"8 files moved to {tmp_path / 'rejected'}"
     assert main(["drop-group", str(out), "3"]) == 2
+    capsys.readouterr()
+    assert main(["drop-group", str(out), "3", "--to", str(tmp_path / "elsewhere")]) == 0
+    assert lines(capsys)[0] == [f"8 files moved to {tmp_path / 'elsewhere'}"]
 
 
 @pytest.mark.parametrize("command", ["", "group", "label-group", "drop-group", "features", "convert", "run"])

@@ -32,7 +32,7 @@ from test_prelabeling import colored
 
 from engine.cli import main
 from engine.dataset import read_samples
-from engine.errors import InputError, UsageError
+from engine.errors import InputError, OutputError, UsageError
 from engine.manifest import read_manifest, write_manifest
 from engine.models import Shelf, load_any
 from engine.outfolder import OutFolder
@@ -47,6 +47,7 @@ from engine.server.problems import NO_SERVICE, Problem
 from engine.server.queue import Queue
 from engine.server.services import Services
 from engine.server.worker import DONE, FAILED, STOPPED, task_folder, work
+from engine.tasks import deploying
 from engine.tasks.catalog import run_request
 from engine.tasks.confirming import confirm
 from engine.tasks.deploying import ServedModel, ServicePlan, read_service
@@ -1083,3 +1084,33 @@ def test_what_a_deployment_asks_for(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dataset 1\.0: must be one model"):
         deployed("taken", model_version="1.0")
     assert not (tmp_path / "taken" / CACHE).exists(), "said before anything is trained"
+
+
+def test_a_deployment_that_failed_after_its_training_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model is imported already, and trained but once; another task's may not be called so."""
+    shelf, dataset = Shelf(tmp_path / "home"), painted(tmp_path / "few")
+
+    def deployed(number: int, **options: Any) -> dict[str, Any]:
+        seed = [{"label": "seed", "value": number}]
+        body = {"task_type": "auto-deploy", "config": {"model_version": "1.0", "parameters": [*LEARNING, *seed]}}
+        return run_request(parse_request(body), dataset, tmp_path / "out", shelf=shelf, **options)
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise OutputError("no space")
+
+    def trains(*_: Any, **__: Any) -> None:
+        raise AssertionError("trains again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(deploying, "write_service", refuses)
+        with pytest.raises(OutputError, match="no space"):
+            deployed(1)
+    monkeypatch.setattr(deploying, "auto_label", trains)
+    (model,) = shelf.all()[0]
+    answer = deployed(1)
+    assert answer["result"]["model_id"] == model.model_id and answer["result"]["trained"]
+    assert f"{model.model_name} 1.0 was trained by an earlier try of this task" in answer["notices"]
+    with pytest.raises(InputError, match=r"1\.0: must be one model"):
+        deployed(2, overwrite=True)

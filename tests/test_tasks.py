@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -391,16 +392,47 @@ def test_drop_a_group_moves_files_when_told_where_to(groups: Path, photos: Path,
     assert sum(dropped.path(sample).is_file() for sample in dropped) == 7
 
 
+def put_elsewhere(patched: pytest.MonkeyPatch) -> None:
+    """Files are moved to another file system, which keeps no times."""
+
+    def refuses(source: Any, target: Any) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    patched.setattr(review.os, "link", refuses)
+    patched.setattr(review.shutil, "copy2", shutil.copyfile)
+
+
+def keep_photos(patched: pytest.MonkeyPatch, photos: Path) -> None:
+    """No photo can be taken away."""
+    unlink = Path.unlink
+
+    def refuses(path: Path, missing_ok: bool = False) -> None:
+        if path.parent.name == photos.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        unlink(path, missing_ok)
+
+    patched.setattr(Path, "unlink", refuses)
+
+
+@pytest.mark.parametrize("other_file_system", [False, True])
+@pytest.mark.parametrize("at", ["photos", "2"])
 @pytest.mark.parametrize("how", ["interrupted", "killed"])
 def test_moving_a_group_goes_on(
-    groups: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    groups: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    at: str,
+    other_file_system: bool,
 ) -> None:
-    """The third file is linked and not yet unlinked; of a kill nothing is written down but the moves."""
+    """The third file is placed and not yet unlinked, or unlinked but for its link in groups/2; of a kill nothing is
+    written down but the moves."""
     to = tmp_path / "rejected"
     unlink, gone = Path.unlink, list[Path]()
 
     def stops(path: Path, missing_ok: bool = False) -> None:
-        gone.extend([path] * (path.parent.name == photos.name))
+        gone.extend([path] * (path.parent.name == at))
         if len(gone) == 3:
             if how == "killed":
                 monkeypatch.setattr(review, "write_manifest", lambda *_: None)
@@ -409,15 +441,18 @@ def test_moving_a_group_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", stops)
+        if other_file_system:
+            put_elsewhere(patched)
         with pytest.raises(KeyboardInterrupt):
             drop_group(groups, 2, to=to)
     monkeypatch.undo()
     dropped = read_samples(groups / DROPPED_NAME)
-    assert sum(dropped.path(sample).is_file() for sample in dropped) == (8 if how == "interrupted" else 6)
+    assert sum(dropped.path(sample).is_file() for sample in dropped) == (8 if how == "interrupted" else 6) - (at == "2")
     done = drop_group(groups, 2, to=to)
     assert (done.changed, done.failures) == (0, ())
     assert sorted(path.name for path in to.iterdir()) == [f"light-1-{n}.png" for n in range(8)]
     assert not [path for path in photos.iterdir() if path.name.startswith("light-1")]
+    assert [path.name for path in (groups / "groups" / "2").iterdir()] == ["group.manifest"]
     dropped = read_samples(groups / DROPPED_NAME)
     assert len(dropped) == 8 and all(dropped.path(sample).parent.samefile(to) for sample in dropped)
     assert not (groups / MOVES_NAME.format(2)).exists()
@@ -429,20 +464,11 @@ def test_moving_a_group_goes_on(
 def test_a_file_that_cannot_be_taken_away_is_not_copied_again_and_again(
     groups: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_file_system: bool
 ) -> None:
-    to, unlink = tmp_path / "rejected", Path.unlink
-
-    def refuses(path: Path, missing_ok: bool = False) -> None:
-        if path.parent.name == photos.name:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        unlink(path, missing_ok)
-
-    def elsewhere(source: Any, target: Any) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
+    to = tmp_path / "rejected"
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", refuses)
+        keep_photos(patched, photos)
         if other_file_system:
-            patched.setattr(review.os, "link", elsewhere)
+            put_elsewhere(patched)
         for _ in range(3):
             done = drop_group(groups, 2, to=to)
             assert (done.moved, len(done.failures)) == (0, 8)
@@ -450,6 +476,21 @@ def test_a_file_that_cannot_be_taken_away_is_not_copied_again_and_again(
     done = drop_group(groups, 2, to=to)
     assert (done.moved, done.failures, len(list(to.iterdir()))) == (8, (), 8)
     assert not [path for path in photos.iterdir() if path.name.startswith("light-1")]
+    assert [path.name for path in (groups / "groups" / "2").iterdir()] == ["group.manifest"]
+
+
+def test_files_lie_where_the_last_call_said(
+    groups: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an earlier call could not take them away, finished with another folder, or was not told of one."""
+    drop_group(groups, 2)
+    with monkeypatch.context() as patched:
+        keep_photos(patched, photos)
+        drop_group(groups, 2, to=tmp_path / "first")
+    for folder in ("second", "third"):
+        assert drop_group(groups, 2, to=tmp_path / folder).moved == 8
+        dropped = read_samples(groups / DROPPED_NAME)
+        assert all(dropped.path(sample).parent.samefile(tmp_path / folder) for sample in dropped)
 
 
 def test_a_group_is_listed_once_however_often_it_is_dropped(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:

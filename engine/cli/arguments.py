@@ -67,7 +67,8 @@ def add_map(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX=DIR",
         action="append",
         default=[],
-        help="where the sources that begin with PREFIX lie, as s3://bucket/=dir/ (may be given several times)",
+        help="where the sources below PREFIX lie, as s3://bucket/=dir/; it must end where a part of their path does: "
+        "s3://bucket/a does not map s3://bucket/ab/1.jpg (may be given several times)",
     )
 
 

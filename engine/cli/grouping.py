@@ -64,7 +64,7 @@ def add_drop_group(commands: Any) -> None:
         _drop_group,
         "take a group out of the manifest",
         "Take the samples of a group out of result.manifest; dropped.manifest keeps them. Image files are moved only\n"
-        "when --to says where to, and never over another file.",
+        "when --to says where to, also those of samples taken out before, and never over another file.",
         "labelengine drop-group groups 5\nlabelengine drop-group groups 5 --to rejected",
     )
     _add_group_arguments(drop)
@@ -97,7 +97,8 @@ def _drop_group(options: argparse.Namespace) -> int:
     from engine.tasks.review import drop_group
 
     done = drop_group(options.out, options.group, to=options.to, map=options.map)
-    print(f"group {done.group}: {done.changed:,} samples taken out of the manifest, kept in dropped.manifest")
+    if done.changed:
+        print(f"group {done.group}: {done.changed:,} samples taken out of the manifest, kept in dropped.manifest")
     if options.to is not None:
         print(f"{done.moved:,} files moved to {options.to}")
     say_failures(done.failures)

@@ -90,16 +90,13 @@ class Shelf:
         self._place(model, model_id, name, version, where, info.id)
         return self.get(model_id)
 
-    def check_free(self, name: str | None, version: str | None, *, but_from: Path | None = None) -> None:
-        """Raise UsageError for what can be no name or version of a model, InputError for those that a model has; not
-        one that came from this folder."""
+    def check_free(self, name: str | None, version: str | None) -> None:
+        """Raise UsageError for what can be no name or version of a model, InputError for those that a model has."""
         if name is not None:
             _check("name", name, _NAME)
         if version is not None:
             _check("version", version, _VERSION)
-        mine = None if but_from is None else os.fspath(but_from.resolve())
-        there = [each for each in self.all()[0] if (each.model_name, each.model_version) == (name, version)]
-        if any(each.origin != mine for each in there):
+        if any((each.model_name, each.model_version) == (name, version) for each in self.all()[0]):
             raise InputError(f"{name} {version}: must be one model, there is another one of that name and version")
 
     def all(self) -> tuple[tuple[Shelved, ...], tuple[str, ...]]:

@@ -4,7 +4,8 @@
     service.json        which share of the traffic each has, how many processes, and what is kept of the requests
 
 Where the request names models (model_id, model_name, inf_config_list), nothing is trained. A model that is trained here
-is imported too, under model_name and model_version, or the name of the data set. (CreateTask, tables 3 and 10.)
+is imported too, under model_name and model_version, or the name of the data set. Where an earlier try of the task has
+imported that version before it failed, its model is taken. (CreateTask, tables 3 and 10.)
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ _FORMAT: Final = "labelengine-service"
 _ALGORITHM: Final = "fast"
 _MODELS: Final = "models"
 _TRAINED: Final = "model"
+#: Metric of a model that says which task trained it: the same task on the same data, tried again, knows it.
+_TASK: Final = "task_id"
 #: Coefficient from which on a collected sample is a hard one, as for the documented weights.
 HARD_FROM: Final = 0.1
 
@@ -141,13 +144,14 @@ def _deploy(
     entries: Sequence[Entry],
     shelf: Shelf,
 ) -> Outcome:
-    models, trained = [], None
-    if is_trained(entries):  # by an earlier try it may be on the shelf already
-        shelf.check_free(_name_of(config, dataset), config.model_version, but_from=this.out.folder / _TRAINED)
+    models: list[tuple[InfConfig, Shelved]] = []
+    trained: Shelved | None = None
     for entry, shelved in entries:
+        model = shelved or _of_earlier_try(this, dataset, config, shelf)
+        model = model or _trained(this, dataset, config, options, shelf)
         if shelved is None:
-            trained = shelved = _trained(this, dataset, config, options, shelf)
-        models.append((entry, shelved))
+            trained = model
+        models.append((entry, model))
     advance = this.stage("writing the service", len(models))
     written = []
     for number, (entry, shelved) in enumerate(models, start=1):
@@ -191,8 +195,19 @@ def _deploy(
     return Outcome(result, dataset.failures)
 
 
+def _of_earlier_try(this: Run, dataset: Dataset, config: SmartTaskConfig, shelf: Shelf) -> Shelved | None:
+    """The model of the version asked for, where this task has imported it before: another could not be called so."""
+    wanted = (_name_of(config, dataset), config.model_version)
+    for each in shelf.all()[0]:
+        if (each.model_name, each.model_version) == wanted and each.info.metrics.get(_TASK) == this.id:
+            this.note(f"{each.model_name} {each.model_version} was trained by an earlier try of this task")
+            return each
+    return None
+
+
 def _trained(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Parameters, shelf: Shelf) -> Shelved:
-    """A model of what people labeled, of images or boxes, imported."""
+    """A model of what people labeled, of images or boxes, imported. Raises InputError where another is called so."""
+    shelf.check_free(_name_of(config, dataset), config.model_version)  # before the time is spent
     boxes = labels_boxes(dataset, options.label_type)
     shared: dict[str, Any] = {
         "minutes": options.minutes,
@@ -228,7 +243,7 @@ def _trained(this: Run, dataset: Dataset, config: SmartTaskConfig, options: Para
         assert isinstance(labeling.classifier, Classifier)
         model, choices = labeling.classifier, labeling.choices
     assert model is not None
-    metrics = {name: value for name, value in choices.items() if name != "training_digest"}
+    metrics = {name: value for name, value in choices.items() if name != "training_digest"} | {_TASK: this.id}
     digest = str(choices.get("training_digest", ""))
     save_model(this.out, model, folder=_TRAINED, metrics=metrics, training_digest=digest, created=datetime.now())
     return shelf.add(this.out.folder / _TRAINED, name=_name_of(config, dataset), version=config.model_version)

@@ -1,14 +1,16 @@
 """What a person does with the groups of a finished grouping: label one, or take one out.
 
 In: OUT of a grouping, and the number of a group. Changed: OUT/result.manifest and the manifest of the group's folder,
-each whole or not at all, so that both may be interrupted and given again. While files are moved, OUT/dropped-N.moves
-has a line for each: what was killed goes on from there. The features and the page stay as they were made.
+each whole or not at all, so that both may be interrupted and given again. While there are files to be moved,
+OUT/dropped-N.moves has a line for each that has come to its new place: what was killed, or could not take a file away,
+goes on from there. The features and the page stay as they were made.
 (CreateTask, auto grouping: images can be labeled or cleaned by group.)
 """
 
 from __future__ import annotations
 
 import errno
+import filecmp
 import json
 import os
 import shutil
@@ -89,9 +91,10 @@ def drop_group(out: Path, number: int, *, to: Path | None = None, map: Sequence[
     """Take a group out of OUT/result.manifest; its samples go to OUT/dropped.manifest.
 
     to: a folder that the image files are moved to, never over another file; hard links to them in OUT/groups/N go.
-    Without it no file is touched. What was interrupted goes on when it is given again. map: as for `read_samples`. A
-    file that cannot be moved is a failure and stays where it is. Raises InputError and UsageError as `label_group`,
-    OutputError when `to` cannot be written.
+    Those of samples that an earlier call took out, finished or interrupted, are moved too, unless they lie there.
+    Without it no file is touched. map: as for `read_samples`. A file that cannot be moved is a failure and stays where
+    it is; one that can only not be taken away lies at both places until a further call can. Raises InputError and
+    UsageError as `label_group`, OutputError when `to` cannot be written.
     """
     attribute = _attribute(out, number)
     path, dropped_path = out / RESULT_NAME, out / DROPPED_NAME
@@ -184,8 +187,9 @@ def _moved(
         for row in sorted(paths, key=lambda row: not paths[row].is_symlink()):  # links while there is what they mean
             sample, path = group[row], paths[row]
             try:
-                target, inode = known.get(sample.source, (None, (0, 0)))
-                if target is None or not _is_moved(path, target):
+                if sample.source in known and _is_moved(path, known[sample.source][0], to):
+                    target, inode = known[sample.source]
+                else:
                     inode = _inode(path)
                     target = _placed(path, to)
                     record.write(json.dumps([sample.source, os.fspath(target.resolve()), *inode]) + "\n")
@@ -200,26 +204,23 @@ def _moved(
             yield row, replace(sample, source=Path(source).as_posix())
 
 
-def _known(moves: Path) -> dict[str, tuple[Path | None, tuple[int, int]]]:
-    """Where the files lie that an earlier call has moved, or begun to, and what they were, by their sources."""
-    known: dict[str, tuple[Path | None, tuple[int, int]]] = {}
+def _known(moves: Path) -> dict[str, tuple[Path, tuple[int, ...]]]:
+    """Where the files lie that an earlier call has moved, or begun to, and the inodes they had, by their sources."""
+    known: dict[str, tuple[Path, tuple[int, ...]]] = {}
     with suppress(FileNotFoundError):
         for line in moves.read_text().splitlines():
             with suppress(json.JSONDecodeError):  # the last line of a killed call
                 source, target, *inode = json.loads(line)
-                known[source] = Path(target), (inode[0], inode[1])
+                known[source] = Path(target), tuple(inode)
     return known
 
 
-def _is_moved(path: Path, target: Path) -> bool:
-    """Whether a file lies at the target, and at its path none, or the same that is still to go: what it was linked or
-    copied from."""
-    if not target.is_file() or not os.path.lexists(path):
+def _is_moved(path: Path, target: Path, to: Path) -> bool:
+    """Whether a file lies at the target, and at its path none, or the same, linked or copied to here, that has still to
+    go. A copy is known by its content: another file system may have coarser times."""
+    if not target.is_file() or not path.exists():  # what is left of a symbolic link may go
         return target.is_file()
-    if not path.exists():
-        return False
-    here, there = path.stat(), target.stat()
-    return path.samefile(target) or (here.st_size, here.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    return target.parent.samefile(to) and (path.samefile(target) or filecmp.cmp(path, target, shallow=False))
 
 
 def _placed(path: Path, to: Path) -> Path:
@@ -246,14 +247,15 @@ def _placed(path: Path, to: Path) -> Path:
         return target
 
 
-def _inode(path: Path) -> tuple[int, int]:
+def _inode(path: Path) -> tuple[int, ...]:
+    """What all hard links of a file have in common: its device and number."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
-def _inodes(folder: Path) -> dict[tuple[int, int], list[Path]]:
+def _inodes(folder: Path) -> dict[tuple[int, ...], list[Path]]:
     """The files of a group's folder by what they are hard links of."""
-    found: dict[tuple[int, int], list[Path]] = {}
+    found: dict[tuple[int, ...], list[Path]] = {}
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_file() and not path.is_symlink():
             found.setdefault(_inode(path), []).append(path)
