@@ -59,7 +59,6 @@ with a teacher):
     --contenders ssdlite,fasterrcnn, and retinanet,fcos
          60     0  ssdlite         0.8552    0.4882      427  0.814 0.773 0.978  723 steps of 8
          60     0  fasterrcnn      0.5484    0.2942      464  0.000 0.668 0.977  234 steps of 8
-
          60     0  fcos            0.8184    0.4771      506  0.644 0.833 0.978  524 steps of 8
          60     0  retinanet       0.0360    0.0081      466  0.001 0.082 0.026  465 steps of 8 (0 without a norm)
 

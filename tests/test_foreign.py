@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -467,5 +468,7 @@ def test_a_detector_that_fails_on_an_image_tells_nothing_of_its_boxes(tmp_path: 
     cv2.imwrite(str(tmp_path / "lamp.png"), np.zeros((40, 60, 3), np.uint8))
     box, sure = torch.tensor([[12.0, 20.0, 36.0, 40.0]]), torch.tensor([0.8])
     looked = [Looked(tmp_path / "lamp.png", box, torch.tensor([0]), sure, -1)]
-    found = box_changes(looked, Failing(), ("fliplr",), names=("lamp",), threads=1, max_pixels=10**6)
-    assert found[OPERATORS["fliplr"]].isnan().all()
+    asked = partial(box_changes, detector=Failing(), operators=("fliplr",), names=("lamp",), threads=1)
+    assert asked(looked, max_pixels=10**6)[OPERATORS["fliplr"]].isnan().all()
+    with pytest.raises(InputError, match="must be finite, got NaN"):  # it is not the images
+        asked(looked * 2, max_pixels=10**6)

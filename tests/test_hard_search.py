@@ -170,6 +170,22 @@ def test_what_a_model_said(predicted: Dataset) -> None:
     assert unknown.combiner == "weights"
 
 
+def test_a_model_that_fails_on_all_images_is_told(predicted: Dataset) -> None:
+    class Failing:
+        labels, multi_label, image_size, committee = tuple(sorted(SHAPES)), False, 32, None
+        fails_from = 1
+
+        def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+            if len(images) > self.fails_from:
+                raise InputError("scores: must be finite, got NaN or infinity")
+            return torch.full((len(images), 3), 1 / 3)
+
+    assert find_hard_examples(predicted, model=Failing()).coefficients.max() <= 1  # one by one it works
+    Failing.fails_from = 0
+    with pytest.raises(InputError, match="must be finite, got NaN"):
+        find_hard_examples(predicted, model=Failing())
+
+
 def test_labels_that_only_the_model_knows(predicted: Dataset) -> None:
     """Its probabilities are of four labels; what it gives to the fourth is a doubt about the others."""
     values = np.tile(np.array([[0.5, 0.0, 0.0, 0.5]], np.float32), (60, 1))

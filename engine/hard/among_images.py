@@ -162,13 +162,17 @@ def _altered(
 
 
 def _said_of(model: ImageClassifier, images: Tensor) -> Tensor:
-    """(B, k) probabilities; a row of NaN for an image that a model from elsewhere fails on."""
+    """(B, k) probabilities; a row of NaN for an image that a model from elsewhere fails on. Raises InputError where it
+    fails on all of several: it is not the images."""
     try:
         return model.probabilities(images).cpu()
     except InputError:
         if len(images) == 1:
             return torch.full((1, len(model.labels)), torch.nan)
-        return torch.cat([_said_of(model, image) for image in torch.split(images, 1)])
+        said = torch.cat([_said_of(model, image) for image in torch.split(images, 1)])
+        if bool(said.isnan().all()):
+            raise
+        return said
 
 
 def _probabilities(

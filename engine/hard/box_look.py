@@ -199,7 +199,8 @@ def box_changes(
     """By reason (m,) in [0, 1], how much each of the m boxes changes for any detector; NaN where its place is not on
     the altered image, the image cannot be read, or the detector fails on it.
 
-    names: of the classes of `images`. Raises Stopped once `stopped()` says so.
+    names: of the classes of `images`. Raises InputError where the detector fails on all of several images: it is not
+    the images; Stopped once `stopped()` says so.
     """
     first = np.concatenate([[0], np.cumsum([len(each.xyxy) for each in images])]).astype(np.int64)
     found = {OPERATORS[name]: torch.full((int(first[-1]),), torch.nan) for name in operators}
@@ -210,19 +211,27 @@ def box_changes(
         return pixels, pixels.shape[1] / picture.width
 
     numbers = torch.tensor([names.index(label) if label in names else -1 for label in detector.labels])
+    asked, failed = 0, list[InputError]()
     done = 0
     for batch in stream([each.path for each in images], work, threads=threads, stopped=stopped):
         for each in batch:
             if not isinstance(each, ImageError):
                 pixels, scale = each
                 x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-                place = slice(first[done], first[done + 1])
-                for reason, change in _changed(images[done], detector, operators, numbers, x, scale).items():
-                    found[reason][place] = change
+                asked += 1
+                try:
+                    changed = _changed(images[done], detector, operators, numbers, x, scale)
+                except InputError as error:  # of a model from elsewhere
+                    changed = {}
+                    failed.append(error)
+                for reason, change in changed.items():
+                    found[reason][first[done] : first[done + 1]] = change
             done += 1
             progress(done)
     if done < len(images):
         raise Stopped(f"stopped after {done:,} of {len(images):,} images")
+    if len(failed) == asked > 1:
+        raise failed[0]
     return found
 
 
@@ -238,13 +247,10 @@ def _shrunk(rgb: Pixels, side: int) -> Pixels:
 def _changed(
     own: Looked, detector: Detecting, operators: Sequence[str], numbers: Tensor, x: Tensor, scale: float
 ) -> dict[int, Tensor]:
-    """By reason (m,) of the boxes of one image x (1, 3, h, w), which is that much smaller than its file; none where the
-    detector fails on it. numbers: of the labels of the detector, among the classes of `own`; -1 for none of them."""
+    """By reason (m,) of the boxes of one image x (1, 3, h, w), which is that much smaller than its file. numbers: of
+    the labels of the detector, among the classes of `own`; -1 for none of them."""
     height, width = x.shape[2:]
-    try:
-        said = detector.predict(torch.cat([x, *(ALTERATIONS[name](x) for name in operators)])).boxes
-    except InputError:  # of a model from elsewhere
-        return {}
+    said = detector.predict(torch.cat([x, *(ALTERATIONS[name](x) for name in operators)])).boxes
     assert said is not None
     plain, *altered = [
         (each.xyxy.cpu().float(), numbers[each.classes.cpu()], each.scores.cpu().float()) for each in said
