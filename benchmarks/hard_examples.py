@@ -2,7 +2,7 @@
 
     python benchmarks/hard_examples.py [--tree signs=FOLDER --tree cifar10=FOLDER] [--only digits] [--labels 50,100]
         [--algorithms fast,accurate] [--minutes 1] [--seeds 5] [--most 4000] [--keep FOLDER] [--ablation]
-        [--no-review] [--out cells.json]
+        [--no-review] [--device cpu] [--jobs 1] [--out cells.json]
 
 Data sets: the digits of datasets/digits.py, and every tree (one folder a class) given. Images are linked under random
 names, so that neither folder nor order tells a class. In each cell (data set, algorithm, labels) and for each seed, so
@@ -22,6 +22,8 @@ the documented threshold, and how many of the wrong ones; what part of the image
 which learns from the review, says that 98 and 99.5 % are right, and how many are; seconds of all miners over those of
 one look at every image by all networks. With --ablation the area of each miner alone and of all but each, by both
 combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which then takes seconds.
+--jobs: so many seeds at once, each on its part of the processors (and all on one --device), where figures of speed mean
+nothing.
 
 Recorded, 2 cores without AMX, --algorithms fast --seeds 3 --minutes 1, labelings of an earlier run by --keep (other
 work ran beside digits with 50 labels and signs with 100, which took steps from networks; one of signs is wrong in a
@@ -149,13 +151,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import os
 import pickle
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +168,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
 
 from engine.dataset import Dataset, read_samples
 from engine.embeddings import Gradients, content_vectors
@@ -266,17 +272,43 @@ class Observed:
     looking: float  # all miners, over one look at every image
 
 
-def observed(
-    dataset: Dataset, names: np.ndarray, algorithm: str, minutes: float, seed: int, folder: Path, keep: Path | None
-) -> Observed:
+@dataclass(frozen=True)
+class Cell:
+    """What is labeled, and how: a data set whose images have these names, so many of them labeled."""
+
+    name: str
+    dataset: Dataset
+    names: np.ndarray
+    algorithm: str
+    labels: int
+    minutes: float
+    device: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.labels} labels, {self.algorithm} {self.minutes:g} min"
+
+    def file_name(self, seed: int) -> str:
+        return f"{self.name}-{self.algorithm}-{self.labels}-{self.minutes:g}-{seed}"
+
+
+def observed(cell: Cell, seed: int, folder: Path, keep: Path | None) -> Observed:
     """Label a data set, or take what is kept of it."""
-    if algorithm == LOGISTIC:
-        return of_arrays(dataset, names, seed, folder)
+    dataset, names = with_labels(cell.dataset, cell.names, cell.labels, seed), cell.names
+    if cell.algorithm == LOGISTIC:
+        return of_arrays(dataset, names, seed)
     if keep is not None and keep.is_file():
-        kept: Observed = pickle.loads(keep.read_bytes())  # written by ourselves
-        return kept
+        return Observed(**pickle.loads(keep.read_bytes()))  # written by ourselves
     began = time.perf_counter()
-    labeling = auto_label(dataset, algorithm, minutes=minutes, seed=seed, min_per_class=2, folder=folder)
+    labeling = auto_label(
+        dataset,
+        cell.algorithm,
+        minutes=cell.minutes,
+        seed=seed,
+        min_per_class=2,
+        device=torch.device(cell.device),
+        folder=folder,
+    )
     seconds = time.perf_counter() - began
     thumbnails, committee = labeling.survey.thumbnails, labeling.classifier.committee
     assert thumbnails is not None and committee is not None
@@ -292,11 +324,11 @@ def observed(
     found = Observed(evidence, rows, truth, (evidence.given[rows] != truth).any(dim=1).numpy(), seconds, looking)
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
-        keep.write_bytes(pickle.dumps(found))
+        keep.write_bytes(pickle.dumps(vars(found)))  # in another process this module has another name
     return found
 
 
-def of_arrays(dataset: Dataset, names: np.ndarray, seed: int, folder: Path) -> Observed:
+def of_arrays(dataset: Dataset, names: np.ndarray, seed: int) -> Observed:
     """Labels by logistic regression on content vectors, those of labeled images out of fold: what people have who come
     with arrays, in seconds."""
     began = time.perf_counter()
@@ -331,8 +363,11 @@ def vectors_of(dataset: Dataset) -> np.ndarray:
     return _vectors[dataset.sources.root]
 
 
-def trial(found: Observed, seed: int, ablation: bool, reviewing: bool) -> dict[str, Any]:
+def trial(cell: Cell, seed: int, folder: Path, keep: Path | None, ablation: bool, reviewing: bool) -> dict[str, Any]:
     """Everybody's order of the labels of one labeling."""
+    warnings.simplefilter("ignore")
+    name = cell.file_name(seed)
+    found = observed(cell, seed, folder / name, keep / f"{name}.pkl" if keep else None)
     evidence, rows, wrong = found.evidence, found.rows, found.wrong
     calibrated = hard_examples(evidence, HardConfig(combiner="calibrated"), seed=seed)
     by_weights = hard_examples(evidence, HardConfig(combiner="weights"), seed=seed)
@@ -493,6 +528,36 @@ def data_sets(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, 
             yield name, dataset.with_samples(dataset.samples[::step])
 
 
+def cells(options: argparse.Namespace, folder: Path) -> Iterator[Cell]:
+    for name, given in data_sets(options, folder):
+        dataset, names = under_random_names(given, folder / f"{name}-flat")
+        labels = options.labels.split(",") if options.labels else LABELS.get(name, USUAL_LABELS)
+        for algorithm in options.algorithms.split(","):
+            for count in map(int, labels):
+                yield Cell(name, dataset, names, algorithm, count, options.minutes, options.device)
+
+
+def workers(jobs: int) -> Executor:
+    """Who does the trials: with one job this process, else so many others, each on its part of the processors."""
+    if jobs == 1:
+        return ThreadPoolExecutor(1)
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, context, share_processors, (context.Value("i", 0), jobs))
+
+
+def share_processors(started: Any, jobs: int) -> None:
+    """This process, one of so many, keeps to its part of the processors. started: how many were before it."""
+    with started.get_lock():
+        place = started.value
+        started.value += 1
+    every = sorted(os.sched_getaffinity(0))
+    share = max(1, len(every) // jobs)
+    mine = {every[(place * share + step) % len(every)] for step in range(share)}
+    os.sched_setaffinity(0, mine)
+    torch.set_num_threads(share)
+    threadpool_limits(share)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tree", action="append", default=[], metavar="NAME=FOLDER", help="one folder a class")
@@ -507,33 +572,27 @@ def main() -> None:
     parser.add_argument(
         "--no-review", action="store_true", help="do not simulate reviews, which takes most of the time"
     )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at once")
     parser.add_argument("--out", type=Path, metavar="FILE", help="keep the cells here, as JSON")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")
-    cells = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for name, given in data_sets(options, folder):
-            dataset, names = under_random_names(given, folder / f"{name}-flat")
-            labels = options.labels.split(",") if options.labels else LABELS.get(name, USUAL_LABELS)
-            for algorithm in options.algorithms.split(","):
-                for count in map(int, labels):
-                    trials = []
-                    for seed in range(options.seeds):
-                        cell = f"{name}-{algorithm}-{count}-{options.minutes:g}-{seed}"
-                        found = observed(
-                            with_labels(dataset, names, count, seed),
-                            names,
-                            algorithm,
-                            options.minutes,
-                            seed,
-                            folder / cell,
-                            options.keep / f"{cell}.pkl" if options.keep else None,
-                        )
-                        trials.append(trial(found, seed, options.ablation, not options.no_review))
-                    cells.append(report(f"{name}, {count} labels, {algorithm} {options.minutes:g} min", trials))
-                    if options.out:
-                        options.out.write_text(json.dumps(cells, indent=1))
+    told = []
+    with tempfile.TemporaryDirectory() as temporary, workers(options.jobs) as pool:
+        work = partial(
+            trial,
+            folder=Path(temporary),
+            keep=options.keep,
+            ablation=options.ablation,
+            reviewing=not options.no_review,
+        )
+        asked = [
+            (cell, [pool.submit(work, cell, seed) for seed in range(options.seeds)])
+            for cell in cells(options, Path(temporary))
+        ]
+        for cell, trials in asked:
+            told.append(report(cell.title, [each.result() for each in trials]))
+            if options.out:
+                options.out.write_text(json.dumps(told, indent=1))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ The house, in the order of its imports (a room knows those above it, never those
     samples.py      Sample, Label, Drawing, Shape, the states
     predictions.py  Predictions, Predictor: what rooms hand to one another
     files.py        files written whole or not at all
+    threads.py      processors that there are, threads of torch
     home.py         where this machine keeps what outlives a run
     sources.py      where a source lies on this machine
     manifest.py     JSON lines <-> samples

@@ -21,7 +21,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any, Final
 
 import orjson
@@ -32,6 +31,7 @@ from engine.samples import (
     IMAGE,
     IMAGE_SEGMENTATION,
     LABEL_TYPES,
+    NOTHING,
     OBJECT_DETECTION,
     Label,
     Sample,
@@ -49,9 +49,8 @@ _DRAWN: Final = frozenset({OBJECT_DETECTION, IMAGE_SEGMENTATION})  # their annot
 _BOM: Final = b"\xef\xbb\xbf"
 _KINDS: Final = {kind: kind for kind in LABEL_TYPES}  # one string for all lines instead of one each
 _NUMBER: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _ABSENT: Final = object()  # unlike null, which is written back
-_ABSENT_MEANS: Final = {"annotation": (), "usage": "", "sample-type": IMAGE, "property": _NOTHING}  # else None
+_ABSENT_MEANS: Final = {"annotation": (), "usage": "", "sample-type": IMAGE, "property": NOTHING}  # else None
 _CLIP: Final = 80  # characters of a bad value that a message shows
 _OTHERS_NAMED: Final = 5  # lines listed beside the first bad one
 
@@ -210,7 +209,7 @@ def _sample(record: dict[str, Any]) -> Sample:
         properties = _respelled(record, "property", properties, _property)
     if type(result := pop("inference-loc", _ABSENT)) is not str:
         result = _respelled(record, "inference-loc", result, _text)
-    extra = record.copy() if record else _NOTHING  # a copy: popping leaves a dict as large as it was
+    extra = record.copy() if record else NOTHING  # a copy: popping leaves a dict as large as it was
     return _make_sample(source, labels, usage, sample_id, sample_type, hard, coefficient, properties, result, extra)
 
 
@@ -254,7 +253,7 @@ def _label(record: Any) -> Label:
         form = _respelled(record, "annotation-format", form, _text)
     if not name or kind in _DRAWN:
         _check_mandatory(kind, name, loc)
-    extra = record.copy() if record else _NOTHING
+    extra = record.copy() if record else NOTHING
     return _make_label(
         kind, name, label_id, properties, author, time, confidence, hard, coefficient, loc, form, None, extra
     )
@@ -339,9 +338,9 @@ def _property(_: str, spelled: Any) -> Mapping[str, Any]:
         except orjson.JSONDecodeError:
             inside = None
         if type(inside) is dict:
-            return inside or _NOTHING
+            return inside or NOTHING
     if type(spelled) is dict or spelled is None or spelled in ("", []):
-        return spelled or _NOTHING
+        return spelled or NOTHING
     return {UNREAD_PROPERTY_KEY: spelled}
 
 

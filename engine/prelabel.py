@@ -8,7 +8,6 @@ An image that the model fails on, as where its graph gives NaN, is a failure, an
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +43,7 @@ from engine.predictions import Boxes
 from engine.samples import Sample
 from engine.sources import Sources
 from engine.survey import survey
+from engine.threads import processors
 
 ALGORITHM_TYPE: Final = "pre-label"
 #: Who made such a label.
@@ -225,7 +225,7 @@ def pre_detect(
             sources,
             rows,
             replace(model, thresholds=tuple(known)),
-            threads=threads or os.cpu_count() or 1,
+            threads=threads or processors(),
             device=device or torch.device("cpu"),
             max_pixels=max_pixels,
             progress=advance,
@@ -310,7 +310,7 @@ def _through(
         seen, place, picture = seen_by(given, content, max_pixels)
         return seen, place, (picture.width, picture.height), picture.note
 
-    threads = threads or os.cpu_count() or 1
+    threads = threads or processors()
     answers_of = _forgiving(ask)
     said = asked_files(
         samples, sources, rows, work, answers_of, batch=_BATCH, threads=threads, progress=advance, stopped=stopped

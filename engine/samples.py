@@ -15,9 +15,8 @@ would differ, so that an untouched record is written back as it was read.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
-from types import MappingProxyType
 from typing import Any, Final, TypeVar, cast
 
 from engine.errors import InputError
@@ -87,12 +86,34 @@ SHAPE_POINTS: Final[dict[str, tuple[int, int | None]]] = {
     "polyline": (2, None),
 }
 
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _Record = TypeVar("_Record")
 
 
+class _Nothing(Mapping[str, Any]):
+    """A mapping without an entry, of which there is one: also when it is copied, or sent to another process."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+    def __reduce__(self) -> str:
+        return "NOTHING"
+
+
+#: What a record holds that has no properties, as most have none.
+NOTHING: Final[Mapping[str, Any]] = _Nothing()
+
+
 def _nothing() -> Mapping[str, Any]:
-    return _NOTHING  # one for all: most samples have no properties
+    return NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from engine.images import (
 from engine.samples import Sample, Shape
 from engine.sources import Sources
 from engine.store import Store
+from engine.threads import processors, torch_threads
 
 #: Light and color are averages over pixels: they are measured on an even grid of about GRID x GRID of them.
 GRID: Final = 96
@@ -148,7 +149,7 @@ def survey(
             return _Measured(key) if key in store else _measure(key, content, boxes, thumbnail_side, max_pixels)
 
         paths = [path for _, path in located]
-        for batch in stream(paths, work, threads=threads or os.cpu_count() or 1, stopped=stopped):
+        for batch in stream(paths, work, threads=threads or processors(), stopped=stopped):
             for i, found in zip(todo[done:], batch, strict=False):
                 if isinstance(found, ImageError):
                     failures[i] = Failure(samples[i].source, found.kind, str(found))
@@ -303,14 +304,3 @@ def _one_thread_each() -> Iterator[None]:
             yield
     finally:
         cv2.setNumThreads(cv_threads)
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """So many threads an operation of torch on the CPU; None: as it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

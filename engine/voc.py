@@ -22,7 +22,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from stat import S_ISREG
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 from xml.etree.ElementTree import Element
 
@@ -31,7 +30,7 @@ from defusedxml.ElementTree import ParseError, fromstring
 
 from engine.errors import Failure, InputError, OutputError, VocError
 from engine.files import write_bytes
-from engine.samples import LONGEST_SIDE, SHAPE_POINTS, Drawing, Shape
+from engine.samples import LONGEST_SIDE, NOTHING, SHAPE_POINTS, Drawing, Shape
 
 #: What an element holds, comparable and printable: its text; or, when it holds more, a dict of `@attribute`, `#text`,
 #: and of each child's Tree under its tag (several with one tag: a list). Children of one tag that do not stand
@@ -51,7 +50,6 @@ _BNDBOX_TAG: Final = re.compile("[xy](min|max)")
 _CIRCLE_TAG: Final = re.compile("cx|cy|r")
 _POINT_TAG: Final = re.compile("[xy]1?")
 _PATH_TAG: Final = re.compile(r"[xy](\d{1,9})", re.ASCII)
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 # --- files
@@ -148,7 +146,7 @@ def _read_drawing(tree: Tree, place: str) -> tuple[Drawing, tuple[Failure, ...]]
             extra.update(_kept(tag, field, value, found))
     unknown = [(tag, child) for tag, child in children if tag not in _DRAWING_FIELDS and tag != "object"]
     extra |= _fold(unknown) | _fold(broken)
-    return Drawing(tuple(shapes), **values, extra=extra or _NOTHING), tuple(failures)
+    return Drawing(tuple(shapes), **values, extra=extra or NOTHING), tuple(failures)
 
 
 def _read_shape(tree: Tree) -> Shape:
@@ -173,7 +171,7 @@ def _read_shape(tree: Tree) -> Shape:
     if not values.get("name"):
         raise InputError("name must be given, got nothing")
     extra |= _fold((tag, child) for tag, child in children if tag not in fields)
-    return Shape(**values, extra=extra or _NOTHING)
+    return Shape(**values, extra=extra or NOTHING)
 
 
 def _drawing_tree(drawing: Drawing) -> Tree:
@@ -385,7 +383,7 @@ def _read_property(tree: Any) -> Mapping[str, Any]:
     if isinstance(tree, list):
         return {"#list": tree}
     if isinstance(tree, str):
-        return {"#text": tree} if tree.strip() else _NOTHING
+        return {"#text": tree} if tree.strip() else NOTHING
     properties: dict[str, Any] = tree
     try:
         own = json.loads(properties.get(_OWN_PROPERTIES, "{}"), parse_constant=_no_constant)

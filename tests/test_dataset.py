@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -497,3 +500,13 @@ def test_a_digest_tells_what_people_said(tmp_path: Path) -> None:
     said = [Dataset((Sample("a.jpg", (each,)),), Sources(tmp_path)) for each in (sure, unsure)]
     assert said[0].digest() == said[1].digest()
     assert said[0].digest(automatic=True) != said[1].digest(automatic=True)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda samples: pickle.loads(pickle.dumps(samples))])
+def test_samples_may_be_copied_and_sent_to_other_processes(tmp_path: Path, again: Callable[[Dataset], Dataset]) -> None:
+    plain = Sample("a.png", named("cat"))
+    told = Sample("b.png", (Label(IMAGE_CLASSIFICATION, name="dog", property={"@modelarts:color": "#fff"}),))
+    write_manifest(tmp_path / "a.manifest", [plain, told])
+    dataset = read_samples(tmp_path / "a.manifest")
+    assert again(dataset) == dataset
+    assert again(dataset).samples == (plain, told)

@@ -18,6 +18,7 @@ ORDER = (
         "samples",
         "predictions",
         "files",
+        "threads",
         "home",
         "sources",
         "manifest",

@@ -7,8 +7,8 @@ the objects of a kind, as they do where many lie together, boxes above a thresho
 none. A cell counts by how far teacher and detector differ, boxes by how sure the teacher is. The teacher stands still:
 one that follows the detector, as a mean teacher does, is worse than none in the minutes that there are (60 labeled
 images of blood cells, one network: mAP50:95 0.582 before, 0.573 after; with one that stands 0.587). Each member leaves
-out one part of the labels, as with `fast`, and so has its teacher. Whether that has helped is asked of these parts: the
-better of before and after is kept.
+out one part of the labels, as with `fast`, and so has its teacher: images of that part are to it as unlabeled ones.
+Whether that has helped is asked of these parts: the better of before and after is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.detect.crossfit import BoxMember, BoxVerdict, Loss, seen_by, trained_member, verdict_of
+from engine.detect.crossfit import BoxMember, BoxVerdict, Loss, hidden_from, seen_by, trained_member, verdict_of
 from engine.detect.detector import maps_of
 from engine.detect.fast import from_labels
 from engine.detect.losses import boxes_of, overlaps
@@ -79,7 +79,8 @@ def accurate(
             break
         steps = clock.steps((1 - ALONE) / (left - ALONE), with_a_teacher)
         own = replace(watch, progress=stage(TEACHING_STAGE.format(part + 1, plan.members), steps))
-        loss = with_teacher(pool, plan, seen, before[-1].network, "taught", part)
+        hidden = hidden_from(pool, plan, part)
+        loss = with_teacher(pool, plan, seen, hidden, before[-1].network, "taught", part)
         gentle = replace(plan, recipe=replace(plan.recipe, learning_rate=_RATE * plan.recipe.learning_rate))
         net = trainable(before[-1].network)
         with clock.paced(steps, with_a_teacher):
@@ -103,18 +104,17 @@ def _better(before: BoxVerdict, after: BoxVerdict) -> BoxVerdict:
     return replace(kept, found={**kept.found, **told})
 
 
-def with_teacher(pool: BoxPool, plan: BoxPlan, seen: Tensor, teacher: Detector, *names: object) -> Loss:
-    """The loss on the labeled images of these numbers, and on unlabeled ones by what the teacher says of them."""
+def with_teacher(pool: BoxPool, plan: BoxPlan, seen: Tensor, hidden: Tensor, teacher: Detector, *names: object) -> Loss:
+    """The loss on the labeled images of these numbers, and on those at the hidden positions by what the teacher says of
+    them."""
     supervised = from_labels(pool, plan, seen, *names)
     count = max(1, round(_RATIO * plan.batch))
-    deck = Deck(max(1, len(pool.unlabeled)), count, plan.seed, *names, "unlabeled")
+    deck = Deck(len(hidden), count, plan.seed, *names, "unlabeled")
     view = plan.view(STRONG)
 
     def loss(training: Training) -> Tensor:
         own = supervised(training)
-        if not len(pool.unlabeled):
-            return own
-        images = pool.pixels(pool.unlabeled[deck.deal(training.step)])
+        images = pool.pixels(hidden[deck.deal(training.step)])
         chance = generator_of(plan.seed, *names, "taught", training.step)
         shown = placed(images, view, plan.shown, chance).shown(images)
         told = maps_of([teacher], shown, flips=plan.flips, bfloat16=plan.bfloat16)

@@ -70,6 +70,11 @@ def seen_by(plan: BoxPlan, part: int) -> Tensor:
     return (plan.fold != part).nonzero()[:, 0]
 
 
+def hidden_from(pool: BoxPool, plan: BoxPlan, part: int) -> Tensor:
+    """Positions of the images whose boxes it does not know: that nobody labeled, and of its part."""
+    return torch.cat([pool.unlabeled, pool.labeled[plan.fold == part]])
+
+
 def trained_member(
     pool: BoxPool, plan: BoxPlan, part: int, net: Detector, loss: Loss, steps: int, *, name: str, watch: Watch
 ) -> BoxMember:

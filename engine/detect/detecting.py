@@ -48,7 +48,7 @@ from engine.label.training import Watch, generator_of
 from engine.predictions import Boxes
 from engine.samples import Sample
 from engine.sources import Sources
-from engine.survey import torch_threads
+from engine.threads import processors, torch_threads
 
 #: Unlabeled images that `accurate` learns from at most: more take room on disk and would not be seen in time.
 _MOST_UNLABELED: Final = 5_000
@@ -115,7 +115,7 @@ def auto_detect(
     _check_options(algorithm_type, minutes, precision, score_threshold)
     check_lengths(steps, epochs)
     device = device or torch.device("cpu")
-    computing, threads = threads, threads or os.cpu_count() or 1
+    computing, threads = threads, threads or processors()
     sources = samples.sources if isinstance(samples, Dataset) else Sources(Path())
     drawn = sketches_of(samples)
     rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least_unlabeled)

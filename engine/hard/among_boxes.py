@@ -7,7 +7,6 @@ labels of images, or of how detectors are trained.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,6 +33,7 @@ from engine.hard.sequential import sequences_in
 from engine.samples import Sample
 from engine.sources import Sources
 from engine.survey import Survey, box_array
+from engine.threads import processors
 
 #: How far apart two boxes are, one a deviation larger than the other, where what is inside has a length of about 1.
 #: (Boxes of blood cells with another name, of all boxes: area under the ROC curve 0.894 by the clusters around and
@@ -69,7 +69,7 @@ def among_boxes(
         rows += [bool(together.readable[row])] * len(shapes)
     of_boxes = torch.full((len(rows), 1), torch.nan)
     if paths:
-        threads = setting.threads or os.cpu_count() or 1
+        threads = setting.threads or processors()
         inside = partial(
             crops, paths, boxes, side=side, threads=threads, max_pixels=setting.max_pixels, stopped=setting.stopped
         )
@@ -149,7 +149,7 @@ def _box_changes(
         detector,
         config.altering,
         names=every.names,
-        threads=setting.threads or os.cpu_count() or 1,
+        threads=setting.threads or processors(),
         max_pixels=setting.max_pixels,
         progress=advance,
         stopped=setting.stopped,
@@ -184,7 +184,7 @@ def among_detections(
         config,
         sources=sources_of(samples),
         folder=setting.folder,
-        threads=setting.threads or os.cpu_count() or 1,
+        threads=setting.threads or processors(),
         max_pixels=setting.max_pixels,
         seed=setting.seed,
         stage=setting.stage,

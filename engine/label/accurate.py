@@ -25,7 +25,7 @@ from engine.label.beliefs import Beliefs, beliefs_of, with_networks
 from engine.label.calibration import CLEARLY, above, log_losses, temperature_of
 from engine.label.classifier import probabilities_of
 from engine.label.clock import Clock, StepSeconds
-from engine.label.crossfit import Member, logits_of, prediction_seconds, seen_by, trained_member
+from engine.label.crossfit import Member, hidden_from, logits_of, prediction_seconds, seen_by, trained_member
 from engine.label.fast import MEMBERS as MEMBERS_FROM_SCRATCH
 from engine.label.fast import WHOLE, from_labels, lesson_seconds, taught_from_scratch
 from engine.label.losses import (
@@ -271,11 +271,13 @@ def _said(pool: Pool, plan: Plan, member: Member) -> Tensor:
 
 
 def _from_everything(pool: Pool, plan: Plan, part: int, beliefs: Beliefs, *names: object) -> Lesson:
-    rows, unlabeled = seen_by(pool, plan, part), pool.unlabeled
+    """Images of its own part are to a member what those are that nobody labeled: it grows as sure of the one as of the
+    other, so that what is found out about its errors on its part holds for all."""
+    rows, hidden = seen_by(pool, plan, part), hidden_from(pool, plan, part)
     return consistent(
         pool.sized(plan.image_size),
         Told(rows, pool.told[rows]),
-        Believed(unlabeled, beliefs.without[part][unlabeled], beliefs.shares),
+        Believed(hidden, beliefs.without[part][hidden], beliefs.shares),
         STRONG.flipped(plan.flips),
         batches(pool, plan),
         plan.seed,

@@ -53,6 +53,11 @@ def seen_by(pool: Pool, plan: Plan, part: int) -> Tensor:
     return pool.labeled[plan.fold != part]
 
 
+def hidden_from(pool: Pool, plan: Plan, part: int) -> Tensor:
+    """Positions of the images whose labels it does not know: that nobody labeled, and of its part."""
+    return torch.cat([pool.unlabeled, pool.labeled[plan.fold == part]])
+
+
 def trained_member(
     pool: Pool,
     plan: Plan,

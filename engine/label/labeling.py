@@ -40,7 +40,8 @@ from engine.label.targets import LEAST_PER_CLASS, Targets, check_rules, human_la
 from engine.label.training import Watch
 from engine.samples import Sample
 from engine.sources import Sources
-from engine.survey import survey, torch_threads
+from engine.survey import survey
+from engine.threads import torch_threads
 
 #: Sides of the square images that networks see, in pixels: the smallest that is not below what the labeled images have.
 _SIDES: Final = (16, 32, 64)

@@ -41,6 +41,7 @@ from engine.samples import (
     Shape,
 )
 from engine.tasks.deploying import ServedModel, ServicePlan
+from engine.threads import processors
 from engine.voc import format_voc
 
 COLLECTED: Final = "collected.manifest"
@@ -163,7 +164,7 @@ class Service:
     def _new_pool(self, number: int, processes: int) -> ProcessPoolExecutor:
         model = self.plan.models[number]
         total = sum(each.instance_count for each in self.plan.models)
-        threads = max(1, (os.cpu_count() or 1) // total)
+        threads = max(1, processors() // total)
         return ProcessPoolExecutor(
             processes,
             mp_context=multiprocessing.get_context("spawn"),

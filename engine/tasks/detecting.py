@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -54,6 +53,7 @@ from engine.tasks.parameters import Parameters, hard_config, read_parameters
 from engine.tasks.request import notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
+from engine.threads import processors
 
 REPORT_NAME: Final = "report.html"
 BOXES_NAME: Final = "boxes.csv"
@@ -131,7 +131,7 @@ def _detect(
     hard: HardConfig,
     copies: str | None,
 ) -> Outcome:
-    threads = options.threads or os.cpu_count() or 1
+    threads = options.threads or processors()
     try:
         detection = auto_detect(
             dataset,
@@ -217,7 +217,7 @@ def delivered_boxes(
         failures=failures,
         written=written,
         notes=this.notices,
-        threads=options.threads or os.cpu_count() or 1,
+        threads=options.threads or processors(),
         source=source,
         begin=partial(this.stage, "drawing the page"),
     )

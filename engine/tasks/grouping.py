@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,13 +30,13 @@ from engine.outfolder import OutFolder, safe_name
 from engine.report import render
 from engine.samples import LABEL_TYPES, SIZE_KEY, Sample
 from engine.sources import Sources
-from engine.survey import torch_threads
 from engine.tasks.pages import grouping_page
 from engine.tasks.parameters import Parameters, read_parameters
 from engine.tasks.request import notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
 from engine.tasks.tables import write_features
+from engine.threads import processors, torch_threads
 
 FEATURES_NAME: Final = "features.parquet"
 REPORT_NAME: Final = "report.html"
@@ -147,7 +146,7 @@ def _group(
     written = _write_result(this, dataset, grouping, attribute)
     if _result_type(config) == TO_FOLDERS:
         written += _write_folders(this, dataset, grouping)
-    _write_page(this, dataset, grouping, options.threads or os.cpu_count() or 1)
+    _write_page(this, dataset, grouping, options.threads or processors())
     failures = (*dataset.failures, *grouping.survey.failures, *written)
     return Outcome(_result(dataset, grouping, attribute, this.out.folder), failures)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,6 +62,7 @@ from engine.tasks.parameters import Parameters, hard_config
 from engine.tasks.probabilities import earlier_probabilities
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import HARD
+from engine.threads import processors
 
 TABLE_NAME: Final = "hard.csv"
 SCORES_NAME: Final = "hard_scores.npz"
@@ -250,7 +250,7 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
         labeled=asked.labeled,
         written=written,
         notes=this.notices,
-        threads=options.threads or os.cpu_count() or 1,
+        threads=options.threads or processors(),
         begin=partial(this.stage, "drawing the page"),
     )
     write_text(this.out.target(REPORT_NAME), render(page))

@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -53,6 +52,7 @@ from engine.tasks.probabilities import PROBABILITIES_NAME, Probabilities, write_
 from engine.tasks.request import notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
+from engine.threads import processors
 
 REPORT_NAME: Final = "report.html"
 LABELS_NAME: Final = "labels.csv"
@@ -201,7 +201,7 @@ def delivered(
         labeling,
         found,
         notes=this.notices,
-        threads=options.threads or os.cpu_count() or 1,
+        threads=options.threads or processors(),
         begin=partial(this.stage, "drawing the page"),
         written=written,
         vectors=vectors,

@@ -6,7 +6,6 @@ afterwards, and do not change the labels. Knows nothing of the command line, or 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +49,7 @@ from engine.tasks.parameters import Parameters, hard_config, read_parameters
 from engine.tasks.request import notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
+from engine.threads import processors
 
 #: Where the time goes, in percent.
 _STAGES: Final = {
@@ -209,7 +209,7 @@ def _prelabel_boxes(
             hard,
             sources=dataset.sources,
             folder=this.cache,
-            threads=options.threads or os.cpu_count() or 1,
+            threads=options.threads or processors(),
             max_pixels=options.max_pixels,
             seed=options.seed,
             stage=this.stage,

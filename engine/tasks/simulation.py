@@ -42,7 +42,7 @@ from engine.label.targets import LEAST_LABELS, LEAST_PER_CLASS, Targets, targets
 from engine.outfolder import OutFolder, check_nothing_left
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 from engine.sources import Sources
-from engine.survey import survey, torch_threads
+from engine.survey import survey
 from engine.tasks.contenders import (
     ALGORITHMS,
     Algorithm,
@@ -56,6 +56,7 @@ from engine.tasks.contenders import (
 from engine.tasks.peers import PEERS
 from engine.tasks.runner import Reporter, Silent
 from engine.tasks.trials import SEVERAL, SINGLE, Scores, Trial, as_csv, in_words
+from engine.threads import torch_threads
 
 RESULT_NAME: Final = "simulation.json"
 TABLE_NAME: Final = "simulation.csv"

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +44,7 @@ from engine.tasks.grouping import device_of, on_threads
 from engine.tasks.pages import failure_tables, tiles_of
 from engine.tasks.probabilities import PROBABILITIES_NAME, earlier_probabilities
 from engine.tasks.runner import Outcome, Run, Task
+from engine.threads import processors
 
 KIND: Final = "suggest"
 SUGGESTED_NAME: Final = "suggested.manifest"
@@ -175,7 +175,7 @@ def _suggest(this: Run, dataset: Dataset, options: _Options) -> Outcome:
     advance(len(positions))
 
     failures = (*dataset.failures, *found.failures, *tally.failures)
-    page = _page(this, dataset, found, positions, chosen, options.threads or os.cpu_count() or 1)
+    page = _page(this, dataset, found, positions, chosen, options.threads or processors())
     write_text(this.out.target(REPORT_NAME), render(page))
     return Outcome(_result(dataset, int(by_people.sum()), belief, chosen), failures)
 
