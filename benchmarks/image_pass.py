@@ -6,7 +6,7 @@ FOLDER: JPEGs of 640x480. Two sets: these, and `large` 12-megapixel JPEGs made o
 90). Candidates, taking turns: our pass (`survey`, all seven features of reason ids 5-10 and blur, digest and store
 included); cv2.imdecode alone at the scale that our pass decodes at, from bytes read by the same threads; CleanVision's
 Imagelab (dark, light, blurry, odd size and aspect ratio, grayscale, low information) with as many processes.
-Images/s are medians; a peer that is not installed is left out (pip install labelengine[benchmark]).
+Images/s are medians; a peer that is not installed is left out (pip install '.[benchmark]').
 
 Recorded on 2 cores, Python 3.11, opencv 5.0, torch 2.14, CleanVision 0.3.7:
 

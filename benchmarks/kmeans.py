@@ -4,7 +4,7 @@
 
 d = 64, k = 100: 100 Gaussian centres of spread 2 and unit noise; d = 3, k = 8 likewise. At most 25 iterations, one
 restart; the candidates take turns. Seconds are medians; `of sklearn` is the ratio of times (below 1 is faster),
-`inertia` the difference to scikit-learn's. faiss is left out when it is not installed (labelengine[benchmark]).
+`inertia` the difference to scikit-learn's. faiss is left out when it is not installed (pip install '.[benchmark]').
 
 Recorded on 2 cores (x86-64 with AVX-512), Python 3.11, torch 2.14, scikit-learn 1.9, faiss 1.15:
 

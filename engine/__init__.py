@@ -3,9 +3,9 @@
     from pathlib import Path
     import engine
 
-    samples = engine.read_samples("photos")
+    samples = engine.read_samples("photos", format="images")     # else folders inside are labels
     grouping = engine.group(samples, n_clusters=8, image_brightness=True)
-    engine.write_manifest(Path("photos.manifest"), engine.annotate(samples, grouping))
+    engine.write_manifest(Path("photos/photos.manifest"), engine.annotate(samples, grouping))
 
 The house, in the order of its imports (a room knows those above it, never those below):
 

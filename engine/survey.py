@@ -35,7 +35,7 @@ from engine.images import (
     reduction_for,
     stream,
 )
-from engine.samples import Sample, Shape
+from engine.samples import Drawing, Sample, Shape
 from engine.sources import Sources
 from engine.store import Store
 from engine.threads import processors, torch_threads
@@ -144,9 +144,9 @@ def survey(
     with Store(path) as store, _one_thread_each():
 
         def work(k: int, content: bytes) -> _Measured:
-            boxes = box_array(samples[todo[k]].boxes)
-            key = digest_of(content + boxes.tobytes()) if len(boxes) else digest_of(content)
-            return _Measured(key) if key in store else _measure(key, content, boxes, thumbnail_side, max_pixels)
+            sample = samples[todo[k]]
+            key = digest_of(content + _drawn(sample))
+            return _Measured(key) if key in store else _measure(key, content, sample, thumbnail_side, max_pixels)
 
         paths = [path for _, path in located]
         for batch in stream(paths, work, threads=threads or processors(), stopped=stopped):
@@ -203,6 +203,9 @@ class _Rows:
 
 #: Corners of boxes lie within that, in pixels.
 _BEYOND: Final = 1e9
+#: A file that states another size than its image has is of the same image, made smaller or larger, where both sides
+#: tell the same factor up to this.
+_SAME_SHAPE: Final = 0.02
 _NO_BOXES: Final = np.zeros((0, len(BOX_COLUMNS)), np.float32)
 
 
@@ -224,6 +227,43 @@ def box_array(shapes: Sequence[Shape]) -> _Numbers:
     return np.asarray(found.clip(-_BEYOND, _BEYOND), np.float32)
 
 
+def scale_to(width: float, height: float, stated: Sequence[float]) -> tuple[float, float] | None:
+    """What x and y are multiplied with to be pixels of an image of this size, where a file of numbers states another
+    one, (width, height): not 1 where that is of the same shape. None where the shape differs: nobody knows what the
+    numbers mean. 1 where a size is not known (0)."""
+    if min(*stated, width, height) <= 0:
+        return 1.0, 1.0
+    x, y = width / stated[0], height / stated[1]
+    return (x, y) if abs(x / y - 1) <= _SAME_SHAPE else None
+
+
+def drawing_scale(drawing: Drawing, width: float, height: float) -> tuple[float, float] | None:
+    """`scale_to`, of a drawing."""
+    return scale_to(width, height, drawing.size[:2] if drawing.size else (0, 0))
+
+
+def boxes_on(sample: Sample, width: float, height: float) -> _Numbers:
+    """`Sample.boxes` -> (m, 4) float32 xyxy, finite, in pixels of the image, which has this size. Numbers that nobody
+    understands, and those on an image of unknown size (0), stay as they are."""
+    drawings = [label.drawing for label in sample.labels if label.drawing is not None]
+    scales = [
+        drawing_scale(drawing, width, height) or (1.0, 1.0)
+        for drawing in drawings
+        for shape in drawing.shapes
+        if shape.kind == "bndbox"
+    ]
+    scaled = box_array(sample.boxes) * np.tile(np.array(scales).reshape(-1, 2), 2)
+    return np.asarray(scaled.clip(-_BEYOND, _BEYOND), np.float32)
+
+
+def _drawn(sample: Sample) -> bytes:
+    """What tells the boxes of a sample from others on the same image: their numbers, and the sizes that files state."""
+    boxes = box_array(sample.boxes).tobytes()
+    drawings = [label.drawing for label in sample.labels if label.drawing is not None]
+    stated = [(drawing.size, len(drawing.shapes)) for drawing in drawings]
+    return boxes + repr(stated).encode() if boxes and any(size for size, _ in stated) else boxes
+
+
 @dataclass(slots=True)
 class _Measured:
     """What a thread found out about one image. head, rest: None and nothing when the store knows it already."""
@@ -236,9 +276,10 @@ class _Measured:
         return None if self.head is None else self.head.tobytes() + self.rest
 
 
-def _measure(key: bytes, content: bytes, boxes: _Numbers, side: int | None, max_pixels: int) -> _Measured:
+def _measure(key: bytes, content: bytes, sample: Sample, side: int | None, max_pixels: int) -> _Measured:
     """Everything the survey wants of one image."""
     picture = decode_picture(content, max_pixels=max_pixels)
+    boxes = boxes_on(sample, picture.width, picture.height)
     rgb = _as_measured(picture)
     numbers = {
         "resolution": picture.width * picture.height,

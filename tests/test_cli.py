@@ -15,9 +15,14 @@ from conftest import draw
 
 from engine.cli import main
 from engine.dataset import read_samples
+from engine.hard.reasons import OPERATOR_WEIGHTS, OPERATORS
 from engine.manifest import read_manifest
+from engine.tasks.contenders import ALGORITHMS
 
 Output = pytest.CaptureFixture[str]
+
+#: Commands with commands of their own, about what lies in the home folder.
+SHELVES = ("models", "dataset", "token")
 
 
 def lines(output: Output) -> tuple[list[str], list[str]]:
@@ -106,12 +111,16 @@ def test_label_and_drop(photos: Path, tmp_path: Path, capsys: Output) -> None:
     assert lines(capsys)[0] == [f"8 files moved to {tmp_path / 'elsewhere'}"]
 
 
+def help_of(command: str, capsys: Output) -> str:
+    with pytest.raises(SystemExit) as exit:
+        main([*command.split(), "--help"])
+    assert exit.value.code == 0
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", ["", "group", "label-group", "drop-group", "features", "convert", "run"])
 def test_help(command: str, capsys: Output) -> None:
-    with pytest.raises(SystemExit) as exit:
-        main([*filter(None, [command]), "--help"])
-    assert exit.value.code == 0
-    text = capsys.readouterr().out
+    text = help_of(command, capsys)
     assert f"usage: labelengine {command}".strip() in text
     assert max(map(len, text.splitlines())) <= 112
     if command == "group":
@@ -124,6 +133,49 @@ def test_help(command: str, capsys: Output) -> None:
             "--seed",
         ):
             assert flag in text
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("group", ("1 the samples' attribute (1)", "gets the group (group)")),
+        ("label", ("ones too (accurate)", "1 to 10 (fast)", "label needs (5)", "an image is hard; left out: 0.1 ")),
+        ("label", ("--min-per-class N", "--batch-size N", "--key-sample-output DIR", "copied to (key_samples)")),
+        ("label", (f"name:weight+..., of {', '.join(OPERATORS)}; left out: {', '.join(OPERATOR_WEIGHTS)}",)),
+        ("prelabel", ("what the model must label: 0 images, 1 boxes", "are given; left out: the model's own")),
+        ("hard", ("a sample is hard; left out: 0.1, with --labeled 0.5", "needs (with --labeled); left out: 5")),
+        ("hard", ("budget of the training (with --labeled);", "as task.json has them (with --labeled)")),
+        ("simulate", tuple(ALGORITHMS)),
+        ("search", ("--time-in-video TIME",)),
+        ("serve", ("pip install '.[server]' in the folder of labelengine",)),
+        ("deploy", ("pip install '.[server]' in the folder of labelengine",)),
+        ("models import", ("pip install '.[onnx]' in the folder of labelengine",)),
+        *((command, (f"usage: labelengine {command} [-h] [--home DIR] COMMAND ... ",)) for command in SHELVES),
+        *((command, ("keeps models, data sets, tasks and tokens ($LABELENGINE_HOME",)) for command in SHELVES),
+    ],
+)
+def test_help_says_what_holds_for_this_command(command: str, words: tuple[str, ...], capsys: Output) -> None:
+    text = " ".join(help_of(command, capsys).split())
+    for each in words:
+        assert each in text
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["models", "list"], ["dataset"], ["token"]])
+def test_the_home_folder_may_be_named_before_and_after(arguments: list[str], tmp_path: Path, capsys: Output) -> None:
+    """What the command was given holds for what it is about, unless that was given another."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    draw(tmp_path / "data" / "a.png")
+    assert main(["dataset", "--home", str(home), "add", "pets", str(tmp_path / "data")]) == 0
+    assert main(["token", "--home", str(other), "add", "--home", str(home)]) == 0
+    assert home.is_dir() and not other.exists()
+    capsys.readouterr()
+    command, *further = arguments
+    assert main([command, "--home", str(home), *further]) == 0
+    out, err = lines(capsys)
+    if command == "models":
+        assert (out, err) == ([], [f"no model in {home / 'models'} (labelengine models import adds one)"])
+    else:
+        assert len(out) == 1 and err == []
 
 
 # ---- bad input: one clear line, the right exit code, nothing lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -202,6 +203,52 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_result(tmp_path: Path, algor
     assert caught.value.verdict is not None  # the best so far: half of a network is one
     again = quick(dataset, algorithm_type, folder=tmp_path / "cache", **options)
     assert model_digest(again.detector) == model_digest(whole.detector)
+
+
+def at(stage: str) -> dict[str, Any]:
+    """Options for a call that is stopped when this stage begins."""
+    begun: list[str] = []
+
+    def begin(name: str, total: int) -> Any:
+        begun.append(name)
+        return lambda done: None
+
+    return {"stage": begin, "stopped": lambda: stage in begun}
+
+
+@pytest.mark.parametrize(
+    ("algorithm_type", "stage", "minutes"),
+    [("fast", "training", 5.0), ("accurate", "training", 5.0), ("accurate", "teaching", 0.01)],
+)
+def test_a_training_that_was_stopped_does_not_change_the_pace(
+    tmp_path: Path, algorithm_type: str, stage: str, minutes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.detect.detecting.supervised_seconds", lambda pool, plan: 0.01)
+    dataset, _ = scenes(tmp_path / "few", 6, 3)
+    options = {"min_per_class": 2, "steps": (), "minutes": minutes, "folder": tmp_path / "cache"}
+    with pytest.raises(Unfinished):
+        quick(dataset, algorithm_type, **options, **at(f"{stage} network 1 of 2"))
+    (file,) = (tmp_path / "cache").glob("training-*/steps.json")
+    assert orjson.loads(file.read_bytes())["pace"] >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("algorithm_type", "second"), [("fast", "looking at labeled images"), ("accurate", "training network 1 of 2")]
+)
+def test_detectors_of_an_earlier_run_are_not_lost_to_another_stop(
+    tmp_path: Path, algorithm_type: str, second: str
+) -> None:
+    dataset, _ = scenes(tmp_path / "few", 6, 3)
+    options = {"min_per_class": 2, "steps": (4,), "folder": tmp_path / "cache"}
+    quick(dataset, algorithm_type, **options)
+    with pytest.raises(Unfinished, match="with 2 of 2 networks") as stopped:
+        quick(dataset, algorithm_type, **options, **at(second))
+    verdict = stopped.value.verdict
+    assert verdict is not None and len(verdict.found["training_digest"]) == 64 and verdict.found["seed"] == 0
+    for part, network in enumerate(verdict.detector.networks):
+        (path,) = (tmp_path / "cache").glob(f"training-*/{algorithm_type}-{part}.checkpoint")
+        kept = torch.load(path)["average"]
+        assert all(torch.equal(value, kept[name]) for name, value in network.state_dict().items())
 
 
 def test_the_unlabeled_images_of_fast_are_not_learned_from(tmp_path: Path) -> None:
@@ -562,7 +609,7 @@ def test_out_holds_boxes_with_confidences_and_marks(tmp_path: Path) -> None:
     dataset, _ = scenes(tmp_path / "few", 8, 4)
     out = tmp_path / "out"
     answer = run_request(request(score_threshold=0.0, algo_hard_threshold=0.0), dataset, out)
-    assert answer["status"] == Status.SUCCEEDED
+    assert answer["status"] == Status.SUCCEEDED and answer["config"]["collect_key_sample"] is True
     result = answer["result"]
     assert (result["annotated_sample_count"], result["dataset_type"]) == (4, 1)
     written = read_samples(out)
@@ -584,6 +631,8 @@ def test_out_holds_boxes_with_confidences_and_marks(tmp_path: Path) -> None:
     assert sorted(map(len, (sample.boxes for sample in copies))) == sorted(len(sample.boxes) for sample in automatic)
     page = (out / "report.html").read_text()
     assert "Review first" in page and "mAP50 expected" in page
+    assert '<code class="command">labelengine confirm OUT --below 0.1 --by NAME</code>' in page
+    assert re.search(r'<span class="caption">[^<]* · (?:\d+/\d+|no box)(?: · [\d-]+)?</span>', page)
     assert read_model_info(out / "model").type == "object_detection"
 
 
@@ -633,6 +682,10 @@ def test_a_task_that_was_stopped_goes_on(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped, match="--resume goes on"):
         run_request(request(), dataset, out, reporter=Teller(), stop=stop)
+    assert len(read_model_info(out / "model").training_digest) == 64
+    with pytest.raises(Stopped, match="--resume goes on"):  # at once
+        run_request(request(), dataset, out, resume=True, stop=stop)
+    assert len(read_model_info(out / "model").training_digest) == 64
     run_request(request(), dataset, out, resume=True)
     run_request(request(), dataset, tmp_path / "whole")
     for name in ("boxes.csv", "model/weights.safetensors"):

@@ -210,7 +210,7 @@ def test_files_that_are_no_graphs(tmp_path: Path) -> None:
 
 def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"pip install labelengine\[onnx\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[onnx\]' in the folder"):
         load_any(onnx_colors(tmp_path / "m"))
 
 

@@ -25,13 +25,14 @@ from engine.hard.combine import (
     reviews_to_reach,
     scale_of,
     usual_mean,
+    usual_means,
     weighted,
 )
 from engine.hard.config import HardConfig, parsed_weights
 from engine.hard.consistency import inconsistencies
 from engine.hard.distribution import offset
 from engine.hard.divergence import divergence
-from engine.hard.examples import hard_examples
+from engine.hard.examples import hard_examples, judge_of
 from engine.hard.mining import Evidence, View, mined
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.predict_score import low_confidence, nothing_found
@@ -769,3 +770,31 @@ def test_neighbours_in_a_row_are_not_far_for_being_sure_to_other_digits() -> Non
     scale = scale_of(scores, reference)
     assert (scores[4] > scale.far[4]).tolist()[40:] == [False, False, True]
     assert scale.of(4, scores[4])[40:].tolist() == pytest.approx([0.0333, 0.0667, 3.0], abs=1e-3)
+
+
+def test_an_image_and_what_is_on_it_have_one_threshold() -> None:
+    """One in ten reaches either mean, whether they rise together or apart."""
+    first, second = torch.arange(101) / 100, torch.arange(100, -1, -1) / 50
+    assert usual_means(first, first) == pytest.approx((0.9, 0.9))
+    of_first, of_second = usual_means(first, second)
+    reached = (levelled(first, of_first) >= 0.1) | (levelled(second, of_second) >= 0.1)
+    assert of_second == pytest.approx(2 * of_first) and int(reached.sum()) == pytest.approx(10, abs=2)
+    assert usual_means(torch.ones(9), torch.ones(9)) == (0.1, 0.1)  # too few tell
+    assert max(usual_means(torch.full((20,), 3.0), torch.zeros(20))) < 3
+
+
+def test_a_coefficient_is_no_less_than_what_is_on_the_image() -> None:
+    known = evidence()
+    found = mined(known)
+    judge = judge_of(known, found, HardConfig(combiner="weights"))
+    alone = judge.coefficients(found.doubts(known), found.scores)
+    least = torch.full((200,), 0.3)
+    assert torch.equal(judge.coefficients(found.doubts(known), found.scores, least=least), alone.clamp(min=0.3))
+    assert bool((alone < 0.3).any()) and bool((alone > 0.3).any())
+
+
+def test_plain_arrays_whose_labels_in_question_are_several() -> None:
+    p = np.array([[0.9, 0.2], [0.8, 0.3]])
+    known = Evidence.of_arrays(p, given=np.array([[True, True], [True, False]]))
+    assert known.multi_label and known.doubt.tolist() == pytest.approx([0.8, 0.3])
+    assert not Evidence.of_arrays(p, given=[0, 1]).multi_label

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +18,7 @@ from conftest import SHAPES, paint
 import engine
 from engine.cli import main
 from engine.dataset import Dataset, read_samples
-from engine.errors import InputError, UsageError
+from engine.errors import Failure, InputError, UsageError
 from engine.hard.among_boxes import with_sizes
 from engine.hard.asking import Said
 from engine.hard.boxes import boxes_of
@@ -31,6 +33,12 @@ from engine.label.training import generator_of
 from engine.manifest import write_manifest
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
+from engine.tasks.confirming import confirm
+from engine.tasks.hard import hard_task
+from engine.tasks.hard_page import with_boxes
+from engine.tasks.pages import tiles_of
+from engine.tasks.parameters import Parameters
+from engine.tasks.runner import run
 from engine.voc import read_voc
 
 MACHINE = "modelarts/auto"
@@ -635,3 +643,195 @@ def test_wrong_labels_of_people(tmp_path: Path, capsys: pytest.CaptureFixture[st
     task = json.loads((out / "task.json").read_text())
     assert task["result"]["hard_examples"]["learned_from"] == "90 planted labels"
     assert "people" in (out / "report.html").read_text()
+
+
+# ---- Files that state another size, and objects that nobody understands.
+
+
+def stating(sample: Sample, size: tuple[int, int, int]) -> Sample:
+    """The same boxes as a file states them that takes its image of 120x90 to have this size."""
+    labels = []
+    for label in sample.labels:
+        x, y = size[0] / 120, size[1] / 90
+        shapes = tuple(
+            replace(shape, points=tuple((x * a, y * b) for a, b in shape.points)) for shape in label.drawing.shapes
+        )
+        labels.append(replace(label, drawing=replace(label.drawing, shapes=shapes, size=size)))
+    return replace(sample, labels=tuple(labels))
+
+
+def test_boxes_in_a_file_that_states_another_size_are_judged_where_they_are(
+    plate: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved = [stating(each, (60, 45, 3)) if row in (0, 1, 2, 31, 36) else each for row, each in enumerate(plate)]
+    asked: list[list[np.ndarray]] = []
+
+    def changes(looked, detector, operators, **options):
+        asked.append([each.xyxy.numpy() for each in looked])
+        return {}
+
+    monkeypatch.setattr("engine.hard.among_boxes.box_changes", changes)
+    detector = SimpleNamespace(labels=("round", "square"))
+    known, found = (search(each, detector=detector) for each in (plate, plate.with_samples(halved)))
+    np.testing.assert_allclose(found.found.coefficients, known.found.coefficients, atol=1e-5)
+    np.testing.assert_allclose(found.found.labels.coefficients, known.found.labels.coefficients, atol=1e-5)
+    assert found.found.reasons == known.found.reasons and not found.failures
+    for first, second in zip(*asked, strict=True):
+        np.testing.assert_allclose(first, second)
+    written = marked_boxes(halved, found.found)
+    assert [shape.xyxy for shape in written[36].boxes] == [shape.xyxy for shape in halved[36].boxes]
+
+
+def test_boxes_of_an_image_of_another_shape_are_not_looked_at(plate: Dataset) -> None:
+    alone = plate.with_samples([*plate[:30], stating(plate[36], (100, 90, 3))])
+    reason = "its file states 100x90 pixels, the image has 120x90: not looked at"
+    with pytest.raises(InputError, match=f"got none that fit their images: {reason}"):
+        search(alone)
+    data = plate.with_samples([stating(plate[0], (100, 90, 3)), *plate[1:36], stating(plate[36], (100, 90, 3))])
+    done = search(data)
+    assert [(each.source, each.kind, each.reason) for each in done.failures] == [
+        (plate[row].source, "annotation", reason) for row in (0, 36)
+    ]
+    assert done.rows.tolist() == list(range(30, 36)) and not (done.found.labels.rows == 36).any()
+    assert not done.told[0] and done.told[1:30].all() and done.found.coefficients[36] == 0
+    assert marked_boxes(data.samples, done.found, done.rows.tolist())[36] == data[36]
+
+
+def test_boxes_are_drawn_where_they_are_whatever_size_their_file_states(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "even.png"), np.full((90, 120, 3), 90, np.uint8))
+    label = drawn([("cell", (60.0, 45.0, 120.0, 90.0))], machine=True)
+    whole = Sample("even.png", (label,))
+    shown = []
+    for sample in (whole, stating(whole, (60, 45, 3))):
+        dataset = Dataset((sample,), Sources(tmp_path))
+        (tile,) = tiles_of(dataset, [0], [""], 1, lambda done: None, draw=with_boxes(dataset))
+        shown.append(tile.image)
+    assert shown[0] is not None and shown[0] == shown[1]
+
+
+def broken(label: Label) -> Label:
+    """A drawing with an object that could not be understood."""
+    return replace(label, drawing=replace(label.drawing, extra={"object": {"name": "round"}}))
+
+
+def test_objects_that_could_not_be_understood_are_not_nothing(plate: Dataset) -> None:
+    nothing, some = broken(drawn([], machine=True)), broken(plate[36].labels[0])
+    by_people = broken(drawn([], machine=False))
+    samples = [replace(plate[0], labels=(by_people,)), *plate[1:35]]
+    samples += [replace(plate[35], labels=(nothing,)), replace(plate[36], labels=(some,))]
+    assert not has_automatic_boxes(samples[35]) and has_automatic_boxes(samples[36])
+    assert not has_automatic_boxes(replace(samples[0], labels=(by_people, *plate[36].labels)))  # a person drew there
+    done = search(plate.with_samples(samples))
+    assert done.rows.tolist() == [30, 31, 32, 33, 34, 36] and not done.told[0]
+    assert done.found.coefficients[35] == 0 and done.found.scores[0][30] == 1  # what says that nothing is there
+    for reason in (0, 11, 12):  # how many there are, nobody knows
+        assert np.isnan(done.found.scores[reason][36]) and not np.isnan(done.found.scores[reason][31])
+
+
+def test_an_image_is_as_hard_as_its_worst_box_and_few_are_hard_where_people_drew(plate: Dataset) -> None:
+    """Ten of people's images once more, as a machine would have drawn them: one in ten is hard, or few more."""
+    boxes = [[(shape.name, shape.xyxy) for shape in each.boxes] for each in plate[20:30]]
+    again = [replace(each, labels=(drawn(of, machine=True),)) for each, of in zip(plate[20:30], boxes, strict=True)]
+    found = search(plate.with_samples([*plate[:20], *again, *plate[30:]])).found
+    worst = np.zeros(37)
+    np.maximum.at(worst, found.labels.rows, found.labels.coefficients)
+    assert (found.coefficients >= worst).all()
+    assert found.hard[found.labels.rows[found.labels.hard]].all() and found.labels.hard.any()
+    assert found.hard[20:30].sum() <= 5
+
+
+# ---- What the task tells and keeps.
+
+
+def test_old_marks_among_the_attributes_are_taken_away(predicted: Dataset) -> None:
+    old = {"@modelarts:hard": True, "@modelarts:hard_coefficient": 0.99, "@modelarts:hard_reasons": [8], "mine": 1}
+    samples = [
+        replace(each, property=old, labels=tuple(replace(label, property=old) for label in each.labels))
+        for each in predicted
+    ]
+    found = find_hard_examples(predicted.with_samples(samples))
+    after = marked(samples, found, range(30, 60), found.names)
+    for sample, label in ((each, each.labels[0]) for each in after[30:]):
+        assert (
+            set(sample.property) - {"@modelarts:hard_reasons"}
+            == {"mine"}
+            == set(label.property) - {"@modelarts:hard_reasons"}
+        )
+    assert after[0] == samples[0]
+
+
+def test_a_training_set_does_not_count_where_networks_judge_what_they_drew(
+    plate: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="train: boxes that auto labeling drew are held against those that it has"):
+        search(plate, train=plate, detection=SimpleNamespace())
+    monkeypatch.setattr("engine.tasks.hard._earlier_boxes", lambda *_: SimpleNamespace())
+    with pytest.raises(UsageError, match="so no other training set can be given"):
+        hard_task(plate, Parameters(), train=plate)
+
+
+def test_what_fails_in_the_training_set_and_in_copying_is_told_once(predicted: Dataset, tmp_path: Path) -> None:
+    unread = Failure("x.png", "annotation", "x.xml: cannot be read")
+    train = replace(
+        predicted.with_samples(predicted[:30]), failures=(unread,), notes=("read as manifest",), manifest=None
+    )
+    with pytest.raises(InputError, match=r"got none in 1 samples; 1 failures, the first: x\.xml: cannot be read"):
+        search(predicted, train=replace(train, samples=(Sample("x.png"),)))
+    (predicted.sources.root / "31.png").unlink()
+    task = hard_task(
+        predicted.with_samples(predicted[30:]),
+        Parameters(),
+        train=train,
+        collect_key_sample=True,
+        confidence_scope=(0.3, 0.5),
+    )
+    answer = run(task, tmp_path / "out")
+    assert "training set: read as manifest" in answer["notices"]
+    assert [(each["source"], each["kind"]) for each in answer["failures"]] == [
+        ("x.png", "annotation"),
+        ("31.png", "missing"),
+    ]
+    assert len(read_samples(tmp_path / "out" / "key_samples" / "key_samples.manifest")) == 2
+    assert answer["result"]["key_sample_count"] == 2 and answer["result"]["dataset_type"] == 0
+    assert "x.xml: cannot be read" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_another_folder_of_key_samples_is_another_task(predicted: Dataset) -> None:
+    def config(**options: object) -> Mapping[str, object]:
+        return hard_task(predicted, Parameters(), **options).config
+
+    here = config(collect_key_sample=True)
+    assert "key_sample_output" not in here and config(collect_key_sample=True, key_sample_output="key_samples") == here
+    assert config(collect_key_sample=True, key_sample_output="key2") == {**here, "key_sample_output": "key2"}
+
+
+def test_the_scope_of_confidences_does_not_count_for_labels_of_people(
+    predicted: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of a training: what is found among automatic labels without a confidence."""
+    bare = [replace(each, labels=tuple(replace(label, confidence=None) for label in each.labels)) for each in predicted]
+    monkeypatch.setattr("engine.tasks.hard.search", lambda data, **options: search(data, config=options["config"]))
+    for labeled, copies in ((True, True), (False, False)):
+        task = hard_task(
+            predicted.with_samples(bare),
+            Parameters(),
+            labeled=labeled,
+            collect_key_sample=True,
+            confidence_scope=(0.0, 0.5),
+        )
+        assert any("confidence_scope does not count" in line for line in task.notices) == labeled
+        result = run(task, tmp_path / str(labeled))["result"]
+        assert result["hard_sample_count"] and result["key_sample_count"] == result["hard_sample_count"] * copies
+
+
+def test_what_was_in_question_is_what_is_confirmed(plate: Dataset, tmp_path: Path) -> None:
+    """People named every image; a machine drew on some: it is these boxes that are confirmed."""
+    name = Label(type=IMAGE_CLASSIFICATION, name="blood")
+    engine.write_dataset(
+        plate.with_samples(replace(each, labels=(*each.labels, name)) for each in plate),
+        tmp_path / "data",
+        to="manifest",
+    )
+    answer = run(hard_task(read_samples(tmp_path / "data" / "plate.manifest"), Parameters()), tmp_path / "out")
+    assert answer["result"]["dataset_type"] == 1
+    assert confirm(tmp_path / "out", all=True).confirmed == 7

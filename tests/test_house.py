@@ -6,8 +6,13 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from conftest import draw
 
 import engine
+from engine.dataset import read_samples
 
 ENGINE = Path(engine.__file__).parent
 
@@ -123,6 +128,20 @@ def test_the_map_names_every_room() -> None:
     documented = engine.__doc__ or ""
     for room in ORDER[:-1]:
         assert f"    {room}.py " in documented or f"    {room}/ " in documented, room
+
+
+@pytest.mark.parametrize(("file", "folder"), [("engine/__init__.py", "photos"), ("README.md", "demo/photos")])
+def test_the_first_example_runs(file: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images in folders, which are no labels; the manifest beside them can be read back."""
+    text, end = (ENGINE.parent / file).read_text("utf-8"), "engine.annotate(samples, grouping))\n"
+    example = dedent(text[text.index("    from pathlib import Path\n") : text.index(end) + len(end)])
+    for number in range(10):
+        draw(tmp_path / folder / ("a", "b")[number % 2] / f"{number}.png", light=0.1 + 0.08 * number, seed=number)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    (written,) = (tmp_path / folder).glob("*.manifest")
+    back = read_samples(written)
+    assert len(back) == 10 and all(back.path(sample).is_file() and "group" in sample.property for sample in back)
 
 
 def test_importing_engine_is_quick_and_quiet() -> None:

@@ -45,7 +45,7 @@ from engine.label.propagation import balanced, graph_of, propagated
 from engine.label.recorded import Given
 from engine.label.sight import Sight, content_of
 from engine.label.targets import check_rules, targets_of
-from engine.label.training import Deck, Lesson, Recipe, Training, Watch, generator_of, train
+from engine.label.training import Deck, Lesson, Recipe, Training, Watch, generator_of, train, trained_before
 from engine.samples import IMAGE_CLASSIFICATION, Label, Sample
 
 
@@ -76,6 +76,14 @@ def test_a_sight_is_what_a_network_sees_beside_what_an_encoder_does() -> None:
     of_network, beside = content[:, :16].norm(dim=1), content[:, 16:].norm(dim=1)
     torch.testing.assert_close(of_network, torch.ones(60))
     torch.testing.assert_close(beside, torch.full((60,), 0.7))
+
+
+def test_a_sight_of_small_images_sees_the_same_in_a_pool_as_later() -> None:
+    """Gradients want 32 pixels a side: a head gets the images enlarged, and was fitted on the same."""
+    pixels, sight = images(60, 16), Sight(network(16), True, False, Gradients())
+    pool = Pool(lambda rows: pixels[rows], torch.zeros(60, 3), ("a", "b", "c"), False, 16, torch.device("cpu"))
+    embedding, content = content_of(pool, sight)
+    torch.testing.assert_close(content, embedding.encode(resized(pixels, embedding.size)))
 
 
 @pytest.mark.parametrize("flips", [(True, False), (False, True), (True, True)])
@@ -375,6 +383,31 @@ def test_a_checkpoint_of_another_training_is_passed_over(tmp_path: Path) -> None
     assert weights(run(5, Watch(folder=tmp_path))) == weights(run(5))
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed")])
+def test_a_training_goes_on_where_no_checkpoint_fits_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr("torch.save", full)
+    assert weights(run(5, Watch(folder=tmp_path))) == weights(run(5))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_says_how_far_a_training_has_come(tmp_path: Path) -> None:
+    asked = iter(range(100))
+    half = run(14, Watch(stopped=lambda: next(asked) >= 7, folder=tmp_path))
+    net, before = network(outputs=2), network(outputs=2).state_dict()
+    assert trained_before("other", net, Watch(folder=tmp_path)) == trained_before("t", net, Watch()) == 0
+    (tmp_path / "other.checkpoint").write_bytes(b"broken")
+    assert trained_before("other", net, Watch(folder=tmp_path)) == 0
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert trained_before("t", net, Watch(folder=tmp_path)) == 0.5
+    assert all(torch.equal(value, half.average.state_dict()[name]) for name, value in net.state_dict().items())
+
+
 def test_a_loss_that_is_no_number_is_recovered_from_and_in_the_end_said() -> None:
     def loss(training: Training) -> Tensor:
         value = training.net(plain(images(4))).square().mean()
@@ -655,6 +688,27 @@ def test_a_run_that_goes_on_knows_the_pace(tmp_path: Path) -> None:
         pass  # done before, from a checkpoint: this says nothing of the pace
     assert later.pace == clock.pace == 2.0
     file.write_text('{"steps": [250], "spent": 3.0}')  # as an earlier version kept it
+    assert Clock(100.0, 0.0, file=file).pace == 1.0
+
+
+def test_a_training_that_was_stopped_says_nothing_of_the_pace(tmp_path: Path) -> None:
+    now = 0.0
+    file = tmp_path / "steps.json"
+    clock = Clock(100.0, 0.0, file=file, now=lambda: now)
+    with clock.paced(clock.steps(0.5, 0.1), 0.1, stopped=lambda: True):
+        now = 1.0  # a fiftieth of its steps
+    assert not clock.again() and clock.pace == 1.0
+    clock.keep()
+    now = 0.0
+    later = Clock(100.0, 0.0, file=file, now=lambda: now)
+    with later.paced(later.steps(0.5, 0.1), 0.1):
+        now = 49.0
+    assert later.decided == [500] and later.steps(1.0, 0.1) == 500
+
+
+def test_a_pace_below_what_was_measured_is_not_that_of_a_run_that_measures_anew(tmp_path: Path) -> None:
+    file = tmp_path / "steps.json"
+    file.write_text('{"steps": [500], "spent": 1.0, "pace": 0.02}')  # of a training that was stopped
     assert Clock(100.0, 0.0, file=file).pace == 1.0
 
 

@@ -22,14 +22,14 @@ from torch import nn
 
 from engine.dataset import Dataset, read_samples
 from engine.embeddings import Embedding, Gradients
-from engine.errors import InputError, Stopped, UsageError
+from engine.errors import InputError, OutputError, Stopped, UsageError
 from engine.label.accurate import most_lessons
 from engine.label.beliefs import Beliefs, with_networks
 from engine.label.calibration import mean_log_loss
 from engine.label.classifier import LinearHead
 from engine.label.clock import Clock
 from engine.label.crossfit import Member, trained_member
-from engine.label.labeling import auto_label, default_minutes
+from engine.label.labeling import auto_label, default_minutes, made
 from engine.label.losses import AGREEMENT_SIDES, VIEW_SIDES
 from engine.label.mirrored import mirrored
 from engine.label.networks import Network
@@ -225,6 +225,69 @@ def test_a_labeling_that_was_stopped_goes_on_to_the_same_result(
     assert resumed.probabilities.tobytes() == whole.probabilities.tobytes()
 
 
+def at(stage: str) -> dict[str, Callable[..., Any]]:
+    """Options for a call that is stopped when this stage begins."""
+    begun: list[str] = []
+
+    def begin(name: str, total: int) -> Callable[[int], None]:
+        begun.append(name)
+        return lambda done: None
+
+    return {"stage": begin, "stopped": lambda: stage in begun}
+
+
+@pytest.mark.parametrize(
+    ("algorithm_type", "first", "second", "lessons"),
+    [
+        ("fast", "labeling", "looking at labeled images", ("fast", "fast")),
+        ("accurate", "labeling", "learning to tell images apart", ("accurate", "accurate")),
+        ("accurate", "labeling", "learning to tell images apart", ("longer", "longer")),
+        ("accurate", "labeling", "training network 1 of 2", ("accurate", "accurate")),
+        ("accurate", "training network 2 of 2", "teaching network 1 of 2 the labels", ("accurate", "labels")),
+        ("accurate", "training network 1 of 2", "learning to tell images apart", ("labels", "labels")),
+    ],
+)
+def test_networks_of_an_earlier_run_are_not_lost_to_another_stop(
+    few: Dataset,
+    tmp_path: Path,
+    algorithm_type: str,
+    first: str,
+    second: str,
+    lessons: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.label.plan._WIDTHS", (8, 8, 8))
+    helped = {"unlabeled_images_used": "longer" not in lessons}
+    monkeypatch.setattr("engine.label.accurate._compared", lambda *arguments: helped)
+    if first == "labeling":
+        label(few, algorithm_type, folder=tmp_path)
+    else:
+        with pytest.raises(Unfinished):
+            label(few, algorithm_type, folder=tmp_path, **at(first))
+    with pytest.raises(Unfinished, match="with 2 of 2 networks") as stopped:
+        label(few, algorithm_type, folder=tmp_path, **at(second))
+    verdict = stopped.value.verdict
+    assert verdict.classifier.committee is not None and sorted(set(verdict.judge.tolist())) == [-1, 0, 1]
+    for part, network in enumerate(verdict.classifier.committee.networks):
+        (path,) = tmp_path.glob(f"training-*/{lessons[part]}-{part}.checkpoint")
+        kept = torch.load(path)["average"]
+        assert all(torch.equal(value, kept[name]) for name, value in network.state_dict().items())
+
+
+def test_the_model_of_a_stopped_run_knows_what_it_learned_from(few: Dataset) -> None:
+    with pytest.raises(Unfinished) as stopped:
+        label(few, seed=3, **at("training network 2 of 2"))
+    found, whole = stopped.value.verdict.found, label(few, seed=3).choices
+    for name in ("training_digest", "seed", "minutes", "steps"):
+        assert found[name] == whole[name], name
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="file/training: cannot be made: Not a directory"):
+        made(tmp_path / "file" / "training")
+
+
 @pytest.mark.parametrize("calls", [42, 48])
 def test_networks_that_were_taught_the_labels_are_not_lost_to_a_stop(few: Dataset, calls: int) -> None:
     """8 steps of pretraining, 2 x 8 with the labels, 2 x 8 with everything: the stop comes in the last two."""
@@ -295,6 +358,43 @@ def test_a_run_that_goes_on_has_only_the_rest_of_the_time(few: Dataset, tmp_path
         label(few, steps=(), minutes=0.2, folder=tmp_path, stopped=lambda: time.perf_counter() - began > 4)
     (file,) = tmp_path.glob("training-*/steps.json")
     assert orjson.loads(file.read_bytes())["spent"] > 3.5
+
+
+@pytest.mark.parametrize(
+    ("algorithm_type", "stage", "pretraining"),
+    [("fast", "training", 0.1), ("accurate", "learn", 0.1), ("accurate", "teach", 1e-6)],
+)
+def test_a_training_that_was_stopped_does_not_change_the_pace(
+    few: Dataset,
+    tmp_path: Path,
+    algorithm_type: str,
+    stage: str,
+    pretraining: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """pretraining: seconds that a step of it is thought to take; so few that it takes no less."""
+    monkeypatch.setattr("engine.label.plan._WIDTHS", (8, 8, 8))
+    monkeypatch.setattr("engine.label.accurate._MOST_LOOKS", 2)  # 9 steps
+    for room, seconds in (("fast", 0.1), ("accurate", pretraining)):
+        monkeypatch.setattr(f"engine.label.{room}.step_seconds", lambda *given, each=seconds, **options: each)
+    begun: list[str] = []
+
+    def begin(name: str, total: int) -> Callable[[int], None]:
+        begun.append(name)
+        return lambda done: None
+
+    with pytest.raises(Unfinished):
+        label(
+            few,
+            algorithm_type,
+            steps=(),
+            minutes=5.0,
+            folder=tmp_path,
+            stage=begin,
+            stopped=lambda: any(name.startswith(stage) for name in begun),
+        )
+    (file,) = tmp_path.glob("training-*/steps.json")
+    assert orjson.loads(file.read_bytes())["pace"] >= 1.0
 
 
 def test_time_that_a_killed_run_has_used_is_known(

@@ -16,7 +16,7 @@ from foreign_models import onnx_colors
 
 from engine.dataset import Dataset, read_samples
 from engine.decisions import read_decisions
-from engine.errors import InputError, Stopped, UsageError
+from engine.errors import InputError, OutputError, Stopped, UsageError
 from engine.hard.reasons import REASONS
 from engine.label.labeling import MEMBERS
 from engine.label.targets import targets_of
@@ -30,7 +30,7 @@ from engine.tasks.labeling import labeling_task
 from engine.tasks.parameters import Parameters
 from engine.tasks.probabilities import Probabilities, read_probabilities, write_probabilities
 from engine.tasks.request import parse_request
-from engine.tasks.runner import Silent, Status, read_answer, run
+from engine.tasks.runner import Silent, Status, read_answer, run, task_id
 from engine.tasks.schema import TaskRequest
 
 USUAL = {"steps": "8", "networks": 2, "precision": "float32", "image_size": 16}
@@ -263,6 +263,52 @@ def test_ctrl_c_leaves_a_model_and_resume_the_same_result(
     resumed, whole = (read_probabilities(each / "probabilities.npz") for each in (out, tmp_path / "whole"))
     assert resumed.values.tobytes() == whole.values.tobytes()
     assert read_model_info(out / "model").id == read_model_info(tmp_path / "whole" / "model").id
+
+
+class Pausing(Silent):
+    """Sets the event when a stage of this name begins."""
+
+    def __init__(self, name: str, event: Event) -> None:
+        self.name, self.event = name, event
+
+    def stage(self, name: str, total: int) -> None:
+        if name == self.name:
+            self.event.set()
+
+
+def stopped_at(stage: str, dataset: Dataset, out: Path, algorithm_type: str = "fast", *, resume: bool = False) -> None:
+    event = Event()
+    with pytest.raises(Stopped, match=r"--resume goes on"):
+        run_request(request(algorithm_type), dataset, out, resume=resume, reporter=Pausing(stage, event), stop=event)
+
+
+def test_what_a_person_confirmed_after_a_stop_is_not_lost_to_resume(few: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    stopped_at("drawing the page", few, out)
+    stopped_at("drawing the page", few, out, resume=True)
+    assert confirm(out, all=True, by="anna").confirmed == 9
+    with pytest.raises(OutputError, match=r"a result\.manifest that a person has changed .*; --overwrite replaces it"):
+        run_request(request(), few, out, resume=True)
+    assert targets_of(read_samples(out)).labeled.all()
+
+
+@pytest.mark.parametrize("again", ["reading images", "looking at labeled images"])
+def test_a_second_stop_leaves_the_best_model_so_far(few: Dataset, tmp_path: Path, again: str) -> None:
+    out = tmp_path / "out"
+    stopped_at("finding hard examples", few, out)
+    info = read_model_info(out / "model")
+    assert len(info.training_digest) == 64 and info.metrics["steps"] == "8+8" and info.metrics["seed"] == 0
+    stopped_at(again, few, out, resume=True)
+    assert read_model_info(out / "model").training_digest == info.training_digest
+    committee = load_model(out / "model").committee
+    assert committee is not None and len(committee.networks) == 2
+
+
+def test_that_key_samples_are_collected_is_part_of_what_a_task_is(few: Dataset) -> None:
+    with_them, without = (labeling_task(request(collect=collect), few) for collect in (True, False))
+    assert with_them.config["collect_key_sample"] is True
+    assert dict(without.config) == {name: with_them.config[name] for name in without.config}
+    assert "collect_key_sample" not in without.config and task_id(with_them) != task_id(without)
 
 
 def test_a_labeled_image_that_cannot_be_read_is_no_error_of_the_model(few: Dataset, tmp_path: Path) -> None:

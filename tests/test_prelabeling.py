@@ -188,7 +188,7 @@ def test_a_model_of_ours(tmp_path: Path) -> None:
             assert sample.labels[0].confidence == pytest.approx(learned[sample.source], abs=1e-5)
     assert right >= 18 and answer["result"]["key_sample_count"] == 27
     assert len(read_samples(tmp_path / "out" / "look" / "key_samples.manifest")) == 27
-    assert answer["result"]["model_name"] == "learned"
+    assert answer["result"]["model_name"] == "learned" and answer["config"]["collect_key_sample"] is True
 
 
 @dataclass(frozen=True)
@@ -309,6 +309,15 @@ def test_names_of_boxes_that_the_detector_does_not_know(tmp_path: Path) -> None:
     answer = run_request(request(), dataset, tmp_path / "out", model=bright_detector(tmp_path / "bright"))
     assert any("never gives them: moon" in line for line in answer["notices"])
     assert {each["label"]: each["automatic"] for each in answer["result"]["labels"]} == {"lamp": 9, "moon": 0}
+
+
+def test_a_label_that_is_never_given_has_no_confidence_from_which_on_it_is(tmp_path: Path) -> None:
+    dataset = lamps(tmp_path / "data", labeled=3, name="moon")
+    out = tmp_path / "out"
+    answer = run_request(request(unseen=True), dataset, out, model=bright_detector(tmp_path / "bright"))
+    least = {each["label"]: each["threshold"] for each in answer["result"]["choices"]["cv_classes"]}
+    assert least["moon"] is None and 0 <= least["lamp"] <= 1
+    assert "2.00" not in (out / "report.html").read_text()
 
 
 # ---- What is refused. ----

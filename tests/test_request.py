@@ -19,6 +19,7 @@ from engine.tasks.request import (
     FIELD_TASKS,
     MOST_PROBLEMS,
     NO_LOCAL_MEANING,
+    asked_for,
     notices,
     parse_request,
     read_request,
@@ -655,6 +656,41 @@ def test_notices_name_what_will_have_no_effect() -> None:
         "config.n_clusters: belongs to auto-grouping, not to auto-label; ignored",
         "config.stop_time: limits the labeling of videos, and videos are not labeled here; ignored",
     ]
+
+
+def test_what_auto_label_does_not_look_at_is_named() -> None:
+    named = {"model_name": "m", "model_version": "1"}
+    about_keys = {"confidence_scope": "0.10-0.90", "key_sample_output": "doubtful"}
+    for_nothing = "is about key samples, and collect_key_sample does not ask for them; ignored"
+    asked = parse_request({"task_type": "auto-label", "config": {**named, **about_keys}})
+    assert notices(asked) == [
+        "config.confidence_scope: " + for_nothing,
+        "config.key_sample_output: " + for_nothing,
+        "config.model_name: names a model of pre-label or auto-deploy, and auto-label trains its own; ignored",
+        "config.model_version: names a model of pre-label or auto-deploy, and auto-label trains its own; ignored",
+    ]
+    collecting = {"collect_key_sample": True, "config": about_keys}
+    assert not notices(parse_request({"task_type": "auto-label", **collecting}))
+    of_a_model = {"task_type": "pre-label", "config": named}
+    assert not notices(parse_request({**of_a_model, "collect_key_sample": True, "config": {**named, **about_keys}}))
+    assert len(notices(parse_request({**of_a_model, "config": {**named, **about_keys}}))) == 2
+    assert not notices(parse_request({"task_type": "auto-deploy", "config": {**named, "confidence_scope": "0.1-0.9"}}))
+
+
+def test_that_key_samples_are_collected_is_asked_for_only_where_it_is() -> None:
+    for task_type in ("auto-label", "pre-label"):
+        body = {"task_type": task_type, "config": {"name": "n"}}
+        assert asked_for(parse_request(body)) == {"name": "n"}
+        assert asked_for(parse_request({**body, "collect_key_sample": False})) == {"name": "n"}
+        collecting = asked_for(parse_request({**body, "collect_key_sample": True}))
+        assert collecting == {"name": "n", "collect_key_sample": True}
+
+
+def test_a_batch_of_one_image_is_refused() -> None:
+    """Its mean and spread, by which networks norm, are nothing."""
+    entries = [{"label": "batch_size", "value": "1"}]
+    with pytest.raises(UsageError, match=r"^config\.parameters\[0\]: batch_size: must be >= 2, got 1$"):
+        parse_request({"task_type": "auto-label", "config": {"parameters": entries}})
 
 
 def test_the_readme_says_what_every_field_does() -> None:

@@ -226,6 +226,56 @@ def test_overwrite_begins_a_stopped_task_again(tmp_path: Path) -> None:
     assert run(a_task(stops_in_the_middle(Event())), out, overwrite=True)["result"] == {"started_at": 0}
 
 
+def leaves_a_result(error: Exception) -> Callable[[Run], Outcome]:
+    def job(this: Run) -> Outcome:
+        this.out.write("result.manifest", b"a machine's\n")
+        raise error
+
+    return job
+
+
+@pytest.mark.parametrize(("error", "again"), [(Stopped("now"), {"resume": True}), (InputError("no page"), {})])
+def test_what_a_person_did_to_a_result_since_is_only_replaced_where_asked(
+    tmp_path: Path, error: Exception, again: dict[str, bool]
+) -> None:
+    out = tmp_path / "out"
+    for _ in range(2):  # as the task left it, it goes on
+        with pytest.raises(type(error)):
+            run(a_task(leaves_a_result(error)), out, **again)
+    (out / "result.manifest").write_bytes(b"a person's\n")
+    with pytest.raises(OutputError, match=r"holds a result\.manifest that a person has changed since the task ended"):
+        run(a_task(writes_a_file), out, **again)
+    assert (out / "result.manifest").read_bytes() == b"a person's\n"
+    assert run(a_task(writes_a_file), out, overwrite=True)["status"] == Status.SUCCEEDED
+    assert not (out / "result.manifest").exists()
+
+
+def test_what_a_stopped_task_has_kept_is_there_until_it_has_another(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def job(content: bytes | None, error: Exception) -> Callable[[Run], Outcome]:
+        def stops(this: Run) -> Outcome:
+            if content is not None:
+                this.out.write("model/a.bin", content)
+                this.keep("model")
+            raise error
+
+        return stops
+
+    for content, there in ((b"first", b"first"), (None, b"first"), (b"second", b"second"), (None, b"second")):
+        with pytest.raises(Stopped):
+            run(a_task(job(content, Stopped("now"))), out, resume=True)
+        assert (out / "model/a.bin").read_bytes() == there
+    with pytest.raises(InputError):
+        run(a_task(job(None, InputError("wrong"))), out, resume=True)
+    assert (out / "model/a.bin").read_bytes() == b"second"
+    with pytest.raises(Stopped):  # of another task, which may take the place of one that failed
+        run(a_task(job(None, Stopped("now")), config={"n": 3}), out, resume=True)
+    assert not (out / "model").exists()
+    run(a_task(writes_a_file, config={"n": 3}), out, resume=True)
+    assert sorted(path.name for path in out.iterdir()) == [".labelengine-wrote", "result.txt", "task.json"]
+
+
 def test_an_interrupt_counts_as_a_stop(tmp_path: Path) -> None:
     def interrupted(this: Run) -> Outcome:
         raise KeyboardInterrupt

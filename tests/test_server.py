@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,7 +44,8 @@ from engine.server.checks import Roots, check_paths
 from engine.server.database import Database, ServiceRow, TaskRow
 from engine.server.datasets import add_dataset, begin, change, forget_base, land
 from engine.server.inferring import Answered, Service, _append, _Collector, _look
-from engine.server.problems import NO_SERVICE, Problem
+from engine.server.manual import manual_html
+from engine.server.problems import MEANINGS, NO_SERVICE, Problem
 from engine.server.queue import Queue
 from engine.server.services import Services
 from engine.server.worker import DONE, FAILED, STOPPED, task_folder, work
@@ -898,6 +900,9 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert made.encode() not in (tmp_path / "home" / "labelengine.db").read_bytes()
     assert main(["token", "remove", digits[:6], *home]) == 0
     assert main(["token", "remove", digits, *home]) == 1
+    capsys.readouterr()
+    assert main(["token", "list", *home]) == 0
+    assert capsys.readouterr() == ("", "no token (labelengine token add makes one)\n")
     assert main(["serve", "--root", str(tmp_path / "nothing"), *home]) == 1
     assert "--root: must be a folder" in capsys.readouterr().err
     assert main(["serve", "--workers", "0", *home]) == 2
@@ -932,6 +937,44 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+# ---- The page that describes the calls. ----
+
+
+def loaded_from_elsewhere(page: str) -> list[str]:
+    """What a page loads or leads to elsewhere: addresses in tags and styles, scripts."""
+    return re.findall(r"""<[^>]*(?:src|href)\s*=\s*["']?\s*(?:https?:)?//[^>]*|url\(|@import|<script""", page)
+
+
+def test_the_page_of_the_calls_names_every_one_and_loads_nothing(address: str) -> None:
+    page = httpx.get(f"{address}/docs").text
+    assert loaded_from_elsewhere(page) == [] and "openapi.json" in page
+    described = [route for route in ROUTES if route.include_in_schema]
+    assert len(described) >= 20
+    for route in described:
+        for method in route.methods:
+            assert f"<b>{method}</b> <code>{route.path_format}</code></td><td><b>{route.summary}</b>" in page
+    for code in MEANINGS:
+        assert f"<code>{code}</code>" in page
+    for words in ("search_conditions", "joined by AND", 'href="#RequestBody"', 'id="SmartTaskConfig"', "n_clusters"):
+        assert words in page
+    targets = set(re.findall(r'href="#(\w+)"', page))
+    assert len(targets) > 20 and all(f'id="{each}"' in page for each in targets)
+    assert "HTTPValidationError" not in page
+    assert httpx.get(f"{address}/redoc").status_code == 404
+
+
+def test_the_page_of_the_calls_escapes_what_it_is_told() -> None:
+    evil = "</title><script>\"'&"
+    field = {"type": evil, "description": evil, "minimum": 1, "maximum": 9}
+    call = {"summary": evil, "description": evil, "parameters": [{"name": evil, "in": "query", "description": evil}]}
+    call |= {"requestBody": {"content": {evil: {"schema": {"$ref": f"#/{evil}"}}}}, "responses": {"200": {}}}
+    forms = {evil: {"description": evil, "properties": {evil: field, "one": {"anyOf": [field, {"const": evil}]}}}}
+    info = {"title": evil, "description": f"{evil}\n\n- `{evil}`: a"}
+    page = manual_html({"info": info, "paths": {evil: {evil: call}}, "components": {"schemas": forms}})
+    assert loaded_from_elsewhere(page) == [] and page.count("</title>") == 1
+    assert page.count("&lt;script&gt;&quot;&#x27;&amp;") > 15 and " 1..9" in page
+
+
 # ---- One model alone. ----
 
 
@@ -940,6 +983,9 @@ def test_a_model_is_served_alone(tmp_path: Path) -> None:
     model = onnx_colors(tmp_path / "rgb")
     app = create_service_app(model, "rgb", instances=1, collect=tmp_path / "kept")
     with served(app) as address:
+        page = httpx.get(f"{address}/docs").text
+        assert "/v1/infers/{service_id}" in page and "What is on an image" in page and not loaded_from_elsewhere(page)
+        assert httpx.get(f"{address}/redoc").status_code == 404
         for number in (0, 1, 2):
             content = dataset.path(dataset[number]).read_bytes()
             answer = httpx.post(f"{address}/v1/infers/rgb", files={"file": content}, timeout=60).json()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -160,6 +161,21 @@ def test_images_are_copied_where_links_cannot_be_made(lights: Dataset, monkeypat
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+def test_a_full_disk_is_not_taken_for_images_that_cannot_be_read(
+    lights: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("another file system")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"images/\w+: cannot be written: No space left on device"):
+        simulate(lights, labels=[9], seeds=1, algorithms=["logistic"])
+
+
 # ---- Trials.
 
 
@@ -238,6 +254,23 @@ def test_names_that_are_no_algorithm(lights: Dataset, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=message.replace("[", r"\[")):
             simulate(lights, labels=[9], seeds=1, algorithms=["logistic", name])
     assert callable(own_algorithm(own))
+
+
+def test_an_own_file_is_an_ordinary_module(tmp_path: Path) -> None:
+    told = "from __future__ import annotations\nfrom dataclasses import dataclass\n\n\n@dataclass\nclass Way:\n"
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        path = tmp_path / str(number) / "mine.py"
+        path.write_text(f"{told}    way: int = {number}\n\n\ndef guess(*given):\n    return Way()\n")
+    first, second = (own_algorithm(f"{tmp_path}/{number}/mine.py:guess") for number in (1, 2))
+    assert first is not second
+    own = [module for name, module in sys.modules.items() if name.startswith("labelengine_own_mine_")]
+    ways = [module.guess().way for module in own if Path(str(module.__file__)).is_relative_to(tmp_path)]
+    assert sorted(ways) == [1, 2]
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    with pytest.raises(UsageError, match="cannot be run"):
+        own_algorithm(f"{tmp_path}/broken.py:guess")
+    assert not any(name.startswith("labelengine_own_broken") for name in sys.modules)
 
 
 def test_several_labels_a_sample(lights: Dataset, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from engine.errors import Stopped
 from engine.images import read_picture
 from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
 from engine.sources import Sources
-from engine.survey import BOX_COLUMNS, COLUMNS, resized, survey
+from engine.survey import BOX_COLUMNS, COLUMNS, boxes_on, drawing_scale, resized, survey
 
 
 def test_rows_are_parallel_to_the_samples(photos: Path, tmp_path: Path) -> None:
@@ -144,3 +144,19 @@ def test_a_reduced_decode_still_sees_the_blur_of_12_megapixels(tmp_path: Path) -
     assert found.column("resolution")[0] > 11e6
     sharp, blurred = found.column("clarity")
     assert sharp > 2 * blurred
+
+
+def test_boxes_are_in_pixels_of_the_image_whatever_size_their_file_states(tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", light=0.5, size=(60, 40))
+    halves = (Shape("x", "bndbox", ((0, 0), (15, 20))), Shape("x", "bndbox", ((7.5, 0), (22.5, 10))))
+    stated = Sample("a.png", (Label(type=OBJECT_DETECTION, drawing=Drawing(halves, (30, 20, 3))),))
+    bare = Sample("a.png", (Label(type=OBJECT_DETECTION, drawing=Drawing(halves)),))
+    other = Sample("a.png", (Label(type=OBJECT_DETECTION, drawing=Drawing(halves, (30, 30, 3))),))
+    found = survey([stated, bare, other], Sources(tmp_path), folder=tmp_path)
+    assert dict(zip(BOX_COLUMNS, found.boxes[0].T, strict=True))["area_share"] == pytest.approx([0.5, 0.25])
+    assert found.box_area_std.tolist() == pytest.approx([300.0, 75.0, 75.0]) and found.reused == 0
+    assert boxes_on(stated, 60, 40).tolist() == [[0, 0, 30, 40], [15, 0, 45, 20]]
+    assert boxes_on(stated, 0, 0).tolist() == boxes_on(other, 60, 40).tolist() == boxes_on(bare, 60, 40).tolist()
+    drawing = stated.labels[0].drawing
+    assert drawing is not None and drawing_scale(drawing, 60, 40) == (2, 2)
+    assert drawing_scale(drawing, 61, 40) == (61 / 30, 2) and drawing_scale(drawing, 62, 40) is None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from pydantic.fields import FieldInfo
@@ -21,6 +22,15 @@ _PATH: Final = re.compile(
     r"^config\.(?:parameters\[\d+\]: (?P<parameter>\w+)"
     r"|(?:export_params\.(?:search_conditions\[\d+\]\.)?)?(?P<field>\w+)): "
 )
+#: What stands for the value of a flag, where the last word of its name would mislead.
+_METAVARS: Final = {"batch_size": "N", "key_sample_output": "DIR", "min_per_class": "N", "time_in_video": "TIME"}
+#: What fields of the request mean on the command line, with what holds where they are left out.
+_MEANINGS: Final = {
+    "algorithm_type": "fast: learn from labeled images only; accurate: from unlabeled ones too (accurate)",
+    "key_sample_output": "folder below OUT that hard examples are copied to (key_samples)",
+    "property": "sample attribute that gets the group (group)",
+    "result_type": "groups go to: 0 folders, 1 the samples' attribute (1)",
+}
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -72,30 +82,38 @@ def add_map(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_home(parser: argparse.ArgumentParser) -> None:
+def add_home(parser: argparse.ArgumentParser, *, below: bool = False) -> None:
+    """below: of a command whose parent takes it, too; what the parent was given holds where it is left out here."""
     parser.add_argument(
         "--home",
         metavar="DIR",
         type=Path,
-        help="where this machine keeps models ($LABELENGINE_HOME, else ~/.labelengine)",
+        default=argparse.SUPPRESS if below else None,
+        help="where this machine keeps models, data sets, tasks and tokens ($LABELENGINE_HOME, else ~/.labelengine)",
     )
 
 
-def add_parameters(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+def add_parameters(
+    parser: argparse.ArgumentParser, names: Sequence[str], meanings: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """meanings: of those parameters that mean something else to this command, whole, with their default."""
     for name in names:
-        add_field(parser, name, Parameters.model_fields[name])
+        add_field(parser, name, Parameters.model_fields[name], meanings.get(name))
 
 
-def add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
-    """The flag of a field; its value is checked by the request, like any other's."""
-    described = str(field.description).replace("%", "%%")
+def add_field(parser: argparse.ArgumentParser, name: str, field: FieldInfo, meaning: str | None = None) -> None:
+    """The flag of a field; its value is checked by the request, like any other's. meaning: instead of what the field
+    says of itself and its default."""
+    default = "" if field.default is None else f" ({field.default})"
+    meaning = meaning or _MEANINGS.get(name)
+    described = str(field.description) if meaning is None else meaning
+    described = described.replace("%", "%%")
     flag = "--" + name.replace("_", "-")
     if field.default is False:
         parser.add_argument(flag, dest=name, action="store_const", const=True, help=described)
     else:
-        default = "" if field.default is None else f" ({field.default})"
-        metavar = name.rpartition("_")[2].upper()
-        parser.add_argument(flag, dest=name, metavar=metavar, help=described + default)
+        metavar = _METAVARS.get(name) or name.rpartition("_")[2].upper()
+        parser.add_argument(flag, dest=name, metavar=metavar, help=described + default * (meaning is None))
 
 
 def read_parameters(options: argparse.Namespace, names: Sequence[str]) -> Parameters:

@@ -11,7 +11,7 @@ from engine.cli.arguments import add_command, add_field, add_home, add_parameter
 from engine.cli.terminal import Terminal, say, stoppable, tell
 from engine.dataset import read_samples
 from engine.errors import UsageError
-from engine.tasks.parameters import read_parameters
+from engine.tasks.parameters import Parameters, read_parameters
 from engine.tasks.request import parse_request, request_body
 from engine.tasks.schema import AUTO_LABEL, SmartTaskConfig, TaskRequest
 
@@ -20,6 +20,15 @@ _PARAMETERS: Final = (
     *("algo_hard_threshold", "aug_op_config", "comprehensive_algo_config", "device", "encoder", "max_pixels"),
     *("min_per_class", "minutes", "seed", "steps", "threads", "weights"),
 )
+#: What parameters mean here: only with --labeled something is trained.
+_MEANINGS: Final = {
+    "algo_hard_threshold": "coefficient from which on a sample is hard; left out: 0.1, with --labeled 0.5",
+    "min_per_class": "labeled images that every label needs (with --labeled); left out: "
+    f"{Parameters.model_fields['min_per_class'].default}",
+    "minutes": "time budget of the training (with --labeled); left out: by the number of labels, of images 1 to 10, of "
+    "boxes 4 to 15; on a GPU a quarter, of boxes a sixth",
+    "steps": "training steps instead of minutes, as task.json has them (with --labeled)",
+}
 
 
 def add_hard(commands: Any) -> None:
@@ -47,7 +56,7 @@ def add_hard(commands: Any) -> None:
     for name in _FIELDS:
         add_field(hard, name, SmartTaskConfig.model_fields[name])
     add_field(hard, "collect_key_sample", TaskRequest.model_fields["collect_key_sample"])
-    add_parameters(hard, _PARAMETERS)
+    add_parameters(hard, _PARAMETERS, _MEANINGS)
 
 
 def _hard(options: argparse.Namespace) -> int:

@@ -17,6 +17,11 @@ from engine.tasks.schema import AUTO_LABEL, PRE_LABEL, SmartTaskConfig, TaskRequ
 
 _LABEL_FIELDS: Final = ("algorithm_type", "confidence_scope", "key_sample_output")
 _PRELABEL_FIELDS: Final = ("confidence_scope", "key_sample_output")
+#: What parameters mean where nothing is trained.
+_PRELABEL_MEANINGS: Final = {
+    "label_type": "what the model must label: 0 images, 1 boxes",
+    "score_threshold": "confidence from which boxes are given; left out: the model's own",
+}
 _CLASSES_SHOWN: Final = 40
 
 
@@ -26,9 +31,10 @@ def add_label(commands: Any) -> None:
         "label",
         _label,
         "label the rest of a data set of which people labeled a few images",
-        "Learn from the labeled images of DATA and label the others; what people said stays. OUT then holds\n"
-        "report.html (look at it first), result.manifest, the model, task.json, and labels.csv and\n"
-        "probabilities.npz, or where people drew boxes boxes.csv and annotations/ with PASCAL VOC files.",
+        "Learn from the labeled images of DATA and label the others; what people said stays. It needs two labels,\n"
+        "each on five images (--min-per-class); of boxes one label is enough. OUT then holds report.html (look at it\n"
+        "first), result.manifest, the model, task.json, and labels.csv and probabilities.npz, or where people drew\n"
+        "boxes boxes.csv and annotations/ with PASCAL VOC files.",
         "labelengine label data.manifest --out labeled --algorithm-type fast\n"
         "labelengine label data --out labeled --algorithm-type accurate --minutes 10",
     )
@@ -64,7 +70,7 @@ def add_prelabel(commands: Any) -> None:
     for name in _PRELABEL_FIELDS:
         add_field(prelabel, name, SmartTaskConfig.model_fields[name])
     add_field(prelabel, "collect_key_sample", TaskRequest.model_fields["collect_key_sample"])
-    add_parameters(prelabel, parameters_of(PRE_LABEL))
+    add_parameters(prelabel, parameters_of(PRE_LABEL), _PRELABEL_MEANINGS)
     add_home(prelabel)
 
 

@@ -26,8 +26,9 @@ def add_models(commands: Any) -> None:
         "labelengine models list labeled\nlabelengine models show labeled/model\n"
         "labelengine models import labeled/model --name signs\nlabelengine models remove signs:0.0.1",
     )
-    models.set_defaults(folder=None, home=None)
-    ways = models.add_subparsers(title="commands", metavar="COMMAND ...", prog="labelengine models", required=False)
+    models.set_defaults(folder=None)
+    add_home(models)
+    ways = models.add_subparsers(title="commands", metavar="COMMAND", prog="labelengine models", required=False)
     listing = add_command(
         ways,
         "list",
@@ -53,8 +54,8 @@ def add_models(commands: Any) -> None:
         _import,
         "take in a model under a name",
         "Copy a model to where this machine keeps them, under a name and a version. An ONNX graph needs onnxruntime\n"
-        "(pip install labelengine[onnx]). A .pt2 file may run what it likes when it is loaded: import only what you\n"
-        "trust. What model.json must say is in the README.",
+        "(pip install '.[onnx]' in the folder of labelengine). A .pt2 file may run what it likes when it is loaded:\n"
+        "import only what you trust. What model.json must say is in the README.",
         "labelengine models import labeled/model --name signs\n"
         "labelengine models import resnet/model.onnx --name animals --version 2.0",
     )
@@ -71,7 +72,7 @@ def add_models(commands: Any) -> None:
     )
     removing.add_argument("model", metavar="MODEL", help="the id, or NAME:VERSION")
     for way in (listing, show, taking, removing):
-        add_home(way)
+        add_home(way, below=True)
 
 
 def _list(options: argparse.Namespace) -> int:

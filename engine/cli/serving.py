@@ -30,7 +30,7 @@ def add_serve(commands: Any) -> None:
         "the task API over HTTP, on this machine",
         "Serve the calls of the task API: register data sets, run tasks in worker processes, confirm labels, deploy\n"
         "models. /docs describes every call. A request needs a token (labelengine token add), and names paths in the\n"
-        "folders of --root only. Needs pip install labelengine[server].",
+        "folders of --root only. Needs pip install '.[server]' in the folder of labelengine.",
         "labelengine token add --project pets\nlabelengine serve --root /data\n"
         "labelengine serve --root /data --port 9000 --workers 2",
     )
@@ -57,7 +57,8 @@ def add_deploy(commands: Any) -> None:
         _deploy,
         "answer over HTTP what is on an image, with one model or a deployed folder",
         "Serve the folder that an auto-deploy task wrote, or a model: POST /v1/infers/NAME with an image (a form,\n"
-        "JSON with base64, or its bytes) is answered in the documented form. Needs pip install labelengine[server].",
+        "JSON with base64, or its bytes) is answered in the documented form. Needs pip install '.[server]' in the\n"
+        "folder of labelengine.",
         "labelengine deploy labeled/model\nlabelengine deploy signs --name signs --port 9000 --collect requests",
     )
     deploy.add_argument("model", metavar="MODEL", help="a folder, or the id or NAME[:VERSION] of an imported model")
@@ -82,8 +83,9 @@ def add_dataset(commands: Any) -> None:
         "Register data sets for `labelengine serve`, list and forget them. The data stay where they are.",
         "labelengine dataset add pets /data/pets\nlabelengine dataset list",
     )
-    dataset.set_defaults(home=None, project=None)
-    ways = dataset.add_subparsers(title="commands", metavar="COMMAND ...", prog="labelengine dataset")
+    dataset.set_defaults(project=None)
+    add_home(dataset)
+    ways = dataset.add_subparsers(title="commands", metavar="COMMAND", prog="labelengine dataset")
     adding = add_command(
         ways, "add", _add_dataset, "register one", "Register a data set.", "labelengine dataset add pets /data/pets"
     )
@@ -99,7 +101,7 @@ def add_dataset(commands: Any) -> None:
     )
     removing.add_argument("dataset_id", metavar="ID", help="the id of the data set")
     for way in (adding, listing, removing):
-        add_home(way)
+        add_home(way, below=True)
 
 
 def add_token(commands: Any) -> None:
@@ -111,8 +113,8 @@ def add_token(commands: Any) -> None:
         "Make tokens for X-Auth-Token, each for one project; only their SHA-256 is kept.",
         "labelengine token add --project pets --name anna",
     )
-    token.set_defaults(home=None)
-    ways = token.add_subparsers(title="commands", metavar="COMMAND ...", prog="labelengine token")
+    add_home(token)
+    ways = token.add_subparsers(title="commands", metavar="COMMAND", prog="labelengine token")
     adding = add_command(
         ways, "add", _add_token, "make one", "Make a token; it is shown once.", "labelengine token add"
     )
@@ -124,7 +126,7 @@ def add_token(commands: Any) -> None:
     )
     removing.add_argument("token", metavar="DIGITS", help="the first digits, as the list has them")
     for way in (adding, listing, removing):
-        add_home(way)
+        add_home(way, below=True)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -181,7 +183,8 @@ def _app_module() -> Any:
         from engine.server import app
     except ImportError as error:
         raise MissingExtraError(
-            f"the service needs packages that are not there ({error.name}): pip install labelengine[server]"
+            f"the service needs packages that are not there ({error.name}): "
+            "pip install '.[server]' in the folder of labelengine"
         ) from None
     return app
 
@@ -230,8 +233,11 @@ def _add_token(options: argparse.Namespace) -> int:
 
 def _list_tokens(options: argparse.Namespace) -> int:
     with _database(options) as database:
-        for digits, project, name, created in database.tokens():
-            print(f"{digits}  {project}  {name or '-'}  {time.strftime('%Y-%m-%d', time.localtime(created))}")
+        rows = database.tokens()
+    for digits, project, name, created in rows:
+        print(f"{digits}  {project}  {name or '-'}  {time.strftime('%Y-%m-%d', time.localtime(created))}")
+    if not rows:
+        say("no token (labelengine token add makes one)")
     return DONE
 
 

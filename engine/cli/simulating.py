@@ -33,9 +33,10 @@ def add_simulate(commands: Any) -> None:
         "--algorithm",
         metavar="NAME",
         action="append",
-        help="fast, accurate, a peer, or FILE.py:NAME; may be given several times (all but your own)",
+        help="fast, accurate, a peer (logistic, label-spreading, self-training), or FILE.py:NAME; may be given several "
+        "times (all but your own)",
     )
-    simulate.add_argument("--minutes", metavar="X", type=float, help="time of each run of fast and accurate")
+    simulate.add_argument("--minutes", metavar="X", type=float, help="time of each run of fast and accurate (as label)")
     simulate.add_argument("--min-per-class", metavar="N", type=int, help="labels that every class needs (5)")
     simulate.add_argument("--proportional", action="store_true", help="draw classes as often as they occur")
     simulate.add_argument("--out", metavar="OUT", type=Path, help="a new or empty folder for simulation.json and .csv")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from engine.detect.crossfit import BoxMember, BoxVerdict, Loss, hidden_from, seen_by, trained_member, verdict_of
 from engine.detect.detector import maps_of
-from engine.detect.fast import from_labels
+from engine.detect.fast import ALMOST, from_labels, kept_members
 from engine.detect.losses import boxes_of, overlaps
 from engine.detect.network import Detector, Maps, trainable
 from engine.detect.plan import BoxPlan, new_detector
@@ -46,8 +46,6 @@ _OF_FITS: Final = 0.5
 _RATIO: Final = 1.0
 #: Cells whose center the teacher is less sure of teach no boxes.
 _LEAST: Final = 0.1
-#: A training that others wait for is not at its end.
-_ALMOST: Final = 0.999
 #: What a step with a teacher costs, in steps without: twice as many images, and a look of the teacher at half of them,
 #: from three sides. Measured 2.7.
 _COST: Final = 2.8
@@ -70,7 +68,7 @@ def accurate(
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         net = new_detector(pool, seen, plan, part)
         loss = from_labels(pool, plan, seen, "accurate", part)
-        with clock.paced(steps, step_seconds):
+        with clock.paced(steps, step_seconds, stopped=watch.stopped):
             member = trained_member(pool, plan, part, net, loss, steps, name="accurate", watch=own)
         if not watch.stopped() and clock.again():
             continue
@@ -83,10 +81,11 @@ def accurate(
         loss = with_teacher(pool, plan, seen, hidden, before[-1].network, "taught", part)
         gentle = replace(plan, recipe=replace(plan.recipe, learning_rate=_RATE * plan.recipe.learning_rate))
         net = trainable(before[-1].network)
-        with clock.paced(steps, with_a_teacher):
+        with clock.paced(steps, with_a_teacher, stopped=watch.stopped):
             after.append(trained_member(pool, gentle, part, net, loss, steps, name="taught", watch=own))
     if len(after) < plan.members or after[-1].trained < 1:
-        return verdict_of(pool, plan, [replace(each, trained=min(each.trained, _ALMOST)) for each in before])
+        before += kept_members(pool, plan, len(before), "accurate", watch)
+        return verdict_of(pool, plan, [replace(each, trained=min(each.trained, ALMOST)) for each in before])
     return _better(verdict_of(pool, plan, before), verdict_of(pool, plan, after))
 
 

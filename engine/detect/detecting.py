@@ -41,7 +41,7 @@ from engine.files import write_text
 from engine.images import MAX_PIXELS, Pixels, converted_in_words
 from engine.label.clock import Clock
 from engine.label.crossfit import NOT_COMPILED
-from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, check_lengths, unbroken
+from engine.label.labeling import ALGORITHM_TYPES, PRECISIONS, check_lengths, made, unbroken
 from engine.label.plan import Stage
 from engine.label.targets import LEAST_PER_CLASS
 from engine.label.training import Watch, generator_of
@@ -153,8 +153,7 @@ def auto_detect(
         asked: tuple[object, ...] = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
         asked = (*asked, device.type, *((trunk.digest,) if trunk is not None else ()))
         asked = (*asked, *(("compiled",) if compiled else ()))
-        work = folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}"
-        work.mkdir(parents=True, exist_ok=True)
+        work = made(folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}")
         settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)
         clock = Clock(60 * given, began, tuple(steps), work / "steps.json", reserve)
         if epochs:
@@ -177,9 +176,18 @@ def auto_detect(
         for line in clock.overrun_in_words:
             note(line)
         learn = fast if algorithm_type == "fast" else accurate
+
+        def chosen(verdict: BoxVerdict) -> BoxVerdict:
+            """With what was asked for and decided among what was found."""
+            choices = {"minutes": minutes, "steps": "+".join(map(str, clock.decided)), "seed": seed}
+            choices |= {"training_digest": digest, "thresholds": list(verdict.detector.thresholds)}
+            return replace(verdict, found={**choices, **verdict.found})
+
         try:
             watch = Watch(stopped=stopped, folder=work, saved=clock.keep)
-            verdict = learn(pool, plan, step_seconds, clock=clock, stage=unbroken(stage), watch=watch)
+            verdict = chosen(learn(pool, plan, step_seconds, clock=clock, stage=unbroken(stage), watch=watch))
+        except Unfinished as error:
+            raise Unfinished(str(error), None if error.verdict is None else chosen(error.verdict)) from None
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
         detector = verdict.detector
@@ -201,14 +209,6 @@ def auto_detect(
                     converted[found.note] += 1
         except Stopped as error:  # the model is there, and is not to be lost
             raise Unfinished(str(error), verdict) from None
-    choices = {
-        "minutes": minutes,
-        "steps": "+".join(map(str, clock.decided)),
-        "seed": seed,
-        "training_digest": digest,
-        "thresholds": list(detector.thresholds),
-        **verdict.found,
-    }
     return Detection(
         algorithm_type,
         sketches,
@@ -217,7 +217,7 @@ def auto_detect(
         detector.thresholds,
         sizes,
         detector,
-        choices,
+        verdict.found,
         _once(failures),
         (*notes, *_notes(drawn, sketches), *converted_in_words(converted)),
     )

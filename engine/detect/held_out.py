@@ -19,7 +19,7 @@ def held_out_scores(
     labels: Sequence[str], thresholds: Sequence[float], found: Sequence[Boxes], truth: Sequence[tuple[Tensor, Tensor]]
 ) -> tuple[BoxScores | None, dict[str, Any]]:
     """found: of each image all likely boxes, more than are given. truth: its true boxes (t, 4) and classes (t,).
-    thresholds: (k,), the confidence from which on a box is given. -> None where there is no image."""
+    thresholds: (k,), the confidence from which on a box is given; beyond 1 none is. -> None where there is no image."""
     if not found:
         return None, {"cv_images": 0}
     scores = box_scores(
@@ -33,6 +33,7 @@ def held_out_scores(
     confidences = torch.cat([each.scores[of] for each, of in zip(found, given, strict=True)]).double().numpy()
     correct = torch.cat([right[of] for right, of in zip(rights, given, strict=True)]).numpy()
     bins = reliability(confidences, correct) if len(correct) else ()
+    told = [each if each <= 1 else None for each in thresholds]
     return scores, {
         "cv_images": scores.images,
         "cv_map50": _figure(scores.map50),
@@ -40,7 +41,7 @@ def held_out_scores(
         "cv_map50_95": _figure(scores.map50_95),
         "cv_classes": [
             {"label": name, "ap50": _figure(a), "ap50_95": _figure(b), "threshold": given_from}
-            for name, a, b, given_from in zip(labels, scores.class_ap50, scores.class_ap50_95, thresholds, strict=True)
+            for name, a, b, given_from in zip(labels, scores.class_ap50, scores.class_ap50_95, told, strict=True)
         ],
         "cv_precision": round(float(correct.mean()), 4) if len(correct) else None,
         "cv_ece": round(expected_calibration_error(confidences, correct), 4) if len(correct) else None,

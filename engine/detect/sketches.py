@@ -18,14 +18,11 @@ import numpy.typing as npt
 from engine.errors import Failure, InputError
 from engine.label.targets import LEAST_PER_CLASS, common_problems
 from engine.samples import OBJECT_DETECTION, Label, Sample, Shape
-from engine.survey import box_array
+from engine.survey import box_array, scale_to
 
 Boxes = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 
-#: A file that states another size than its image has is of the same image, made smaller or larger, where both sides
-#: tell the same factor up to this.
-_SAME_SHAPE: Final = 0.02
 #: What is left of a box inside its image, in pixels of a side, that is still a box.
 _LEAST_SIDE: Final = 1.0
 
@@ -123,8 +120,8 @@ def fitted(sketches: Sketches, samples: Sequence[Sample], sizes: npt.NDArray[np.
     labeled = sketches.labeled & (sizes[:, 0] > 0)
     for row in np.flatnonzero(labeled).tolist():
         size, stated = sizes[row], sketches.stated[row]
-        factor = size / stated if stated.all() else np.ones(2)
-        if abs(factor[0] / factor[1] - 1) > _SAME_SHAPE:
+        factor = scale_to(float(size[0]), float(size[1]), stated.tolist())
+        if factor is None:
             reason = f"its file states {stated[0]}x{stated[1]} pixels, the image has {size[0]}x{size[1]}: not learned"
             failures.append(Failure(samples[row].source, "annotation", reason))
             labeled[row] = False

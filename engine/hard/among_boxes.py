@@ -21,18 +21,18 @@ from torch import Tensor
 from engine.dataset import Dataset
 from engine.detect.results import Detection
 from engine.embeddings import content_vectors
-from engine.errors import InputError
+from engine.errors import Failure, InputError
 from engine.hard.asking import LOOKING, READING, READING_TRAINING, Search, Setting, contents, first_of, sources_of
 from engine.hard.box_look import Detecting, Looked, box_changes
 from engine.hard.boxes import Sights, boxes_of, hard_boxes
 from engine.hard.config import HardConfig
 from engine.hard.crops import crops
 from engine.hard.detected import hard_detections
-from engine.hard.questions import box_labels, has_automatic_boxes
+from engine.hard.questions import box_labels, has_automatic_boxes, has_peoples_boxes
 from engine.hard.sequential import sequences_in
 from engine.samples import Sample
 from engine.sources import Sources
-from engine.survey import Survey, box_array
+from engine.survey import BOX_COLUMNS, Survey, boxes_on, drawing_scale
 from engine.threads import processors
 
 #: How far apart two boxes are, one a deviation larger than the other, where what is inside has a length of about 1.
@@ -50,23 +50,28 @@ def among_boxes(
     setting: Setting,
     config: HardConfig,
 ) -> Search:
-    """Every automatic box is held against what people drew, and against what the detector draws on altered images."""
+    """Every automatic box is held against what people drew, and against what the detector draws on altered images. An
+    image of another shape than the file of its boxes states is a failure, and these boxes count for nothing."""
     side = setting.encoder.size
     found = setting.surveyed(samples, side, READING)
     of_train = setting.surveyed(train, side, READING_TRAINING)
-    together = _joined(found, of_train)
-    everything = [*samples, *train]
+    everything, together, misfits = _fitting([*samples, *train], _joined(found, of_train))
+    rows_asked = np.flatnonzero([has_automatic_boxes(sample) for sample in everything[: len(samples)]])
+    if misfits and not len(rows_asked):
+        raise InputError(
+            f"hard examples are looked for among automatic boxes, got none that fit their images: {misfits[0].reason}"
+        )
+    pixels = [boxes_on(sample, *size) for sample, size in zip(everything, together.sizes.tolist(), strict=True)]
     altering = len(samples) if detector is not None and config.altering else 0
     advance = setting.stage(LOOKING, 2 * len(everything) + altering)
     of_images = contents([found, of_train], setting.encoder, setting.device, progress=advance, stopped=setting.stopped)
     paths, boxes, rows = [], [], []
     for row, sample in enumerate(everything):
-        shapes = sample.boxes
-        if shapes and together.readable[row]:
+        if len(pixels[row]) and together.readable[row]:
             origin = sources_of(samples) if row < len(samples) else train.sources
             paths.append(origin.path(sample.source))
-            boxes.append(box_array(shapes))
-        rows += [bool(together.readable[row])] * len(shapes)
+            boxes.append(pixels[row])
+        rows += [bool(together.readable[row])] * len(pixels[row])
     of_boxes = torch.full((len(rows), 1), torch.nan)
     if paths:
         threads = setting.threads or processors()
@@ -88,6 +93,7 @@ def among_boxes(
     if detector is not None and config.altering:
         altered = _box_changes(
             everything,
+            pixels,
             np.flatnonzero(found.readable).tolist(),
             sources_of(samples),
             detector,
@@ -98,17 +104,31 @@ def among_boxes(
     order = sequences_in(samples)
     sights = Sights(of_images, of_boxes)
     answer = hard_boxes(everything, together, sights, order, config, altered=altered, seed=setting.seed)
-    told = torch.tensor([[any(label.by_human for label in box_labels(sample))] for sample in everything])
+    told = torch.tensor([[has_peoples_boxes(sample)] for sample in everything])
     notes = []
     if config.altering and detector is None:
         notes.append("aug_consistent_mining did not run: it asks the detector that predicted, and there is none")
     if not bool(told.any()):
         notes.append("there is no training set: nothing tells what boxes of a label look like")
-    failures = (*found.failures, *of_train.failures)
-    rows_asked = np.flatnonzero([has_automatic_boxes(sample) for sample in samples])
+    failures = (*found.failures, *of_train.failures, *misfits)
     return Search(
         first_of(answer, len(samples)), rows_asked, True, False, train, found, of_images, told, failures, tuple(notes)
     )
+
+
+def _fitting(samples: Sequence[Sample], found: Survey) -> tuple[list[Sample], Survey, list[Failure]]:
+    """The samples and their survey without boxes that do not fit their image, and a failure for each such sample."""
+    fitting, measured, failures = list(samples), list(found.boxes), []
+    for row, (sample, (width, height)) in enumerate(zip(samples, found.sizes.tolist(), strict=True)):
+        drawings = [label.drawing for label in box_labels(sample) if label.drawing is not None]
+        sizes = [each.size for each in drawings if each.size and drawing_scale(each, width, height) is None]
+        if sizes:
+            stated = f"{sizes[0][0]}x{sizes[0][1]}"
+            reason = f"its file states {stated} pixels, the image has {width}x{height}: not looked at"
+            failures.append(Failure(sample.source, "annotation", reason))
+            fitting[row] = replace(sample, labels=tuple(replace(each, drawing=None) for each in sample.labels))
+            measured[row] = np.zeros((0, len(BOX_COLUMNS)), np.float32)
+    return fitting, replace(found, boxes=tuple(measured)), failures
 
 
 def with_sizes(vectors: Tensor, boxes: npt.NDArray[np.float32]) -> Tensor:
@@ -121,6 +141,7 @@ def with_sizes(vectors: Tensor, boxes: npt.NDArray[np.float32]) -> Tensor:
 
 def _box_changes(
     everything: Sequence[Sample],
+    pixels: Sequence[npt.NDArray[np.float32]],
     rows: Sequence[int],
     sources: Sources,
     detector: Detecting,
@@ -129,7 +150,7 @@ def _box_changes(
     advance: Callable[[int], None],
 ) -> dict[int, Tensor]:
     """By reason (m,) how much each of all boxes changes on altered images; NaN for those that are not in question.
-    rows: of the samples that can be read."""
+    pixels: of each sample where its boxes are. rows: of the samples that can be read."""
     every = boxes_of(everything)
     first, last = (
         torch.searchsorted(every.rows, torch.tensor(rows, dtype=torch.int64), right=right).tolist()
@@ -140,7 +161,7 @@ def _box_changes(
         mine = every.asked[start:end].nonzero()[:, 0]
         if len(mine):
             at = mine + start
-            xyxy = torch.from_numpy(box_array(everything[row].boxes))[mine]
+            xyxy = torch.from_numpy(pixels[row])[mine]
             path = sources.path(everything[row].source)
             looked.append(Looked(path, xyxy, every.columns[at], every.confidences[at], -1))
             places.append(at)

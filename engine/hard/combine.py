@@ -173,6 +173,17 @@ def usual_mean(reference: Tensor) -> float:
     return min(_MOST - USUAL, max(USUAL, float(reference.double().quantile(_USUAL_SHARE))))
 
 
+def usual_means(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """The same of two means of the same r samples, of whose coefficients the larger one counts: one in ten of the
+    samples reaches either."""
+    usual = usual_mean(first), usual_mean(second)
+    if len(first) < LEAST_REFERENCE:
+        return usual
+    larger = torch.maximum(first / usual[0], second / usual[1]).double()
+    beyond = max(1.0, float(larger.quantile(_USUAL_SHARE)))
+    return min(_MOST - USUAL, beyond * usual[0]), min(_MOST - USUAL, beyond * usual[1])
+
+
 def levelled(means: Tensor, usual: float) -> Tensor:
     """(n,) weighted means in [0, 3] -> coefficients in [0, 1] in the same order: USUAL where the mean is `usual`, 1 -
     USUAL where it is 1, as all miners find a sample far; evenly between."""

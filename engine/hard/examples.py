@@ -126,23 +126,23 @@ class Judge:
         self, doubts: Tensor, scores: Scores, *, of_labels: bool = False, least: Tensor | None = None
     ) -> Tensor:
         """(m,) in [0, 1]. doubts: (m, 2), 1 - confidence and that of the samples around, NaN for unknown. scores: (m,)
-        each. of_labels: whether they are of labels by themselves. least: (m,), by `weights`, what a mean is at least.
-        """
-        miners, model = self.miners(scores), (self.of_labels if of_labels else None) or self.model
+        each. of_labels: whether they are of labels by themselves. least: (m,) in [0, 1], by `weights`, what
+        coefficients are at least."""
+        model = (self.of_labels if of_labels else None) or self.model
         if model is not None:
             assert least is None, "what a review leaves follows the probabilities alone"
-            return model.probabilities(doubts, miners).clamp(0, 1)
-        return levelled(_mean(miners, self.weights, least, len(doubts)), self.usual)
+            return model.probabilities(doubts, self.miners(scores)).clamp(0, 1)
+        found = levelled(self.means(scores, len(doubts)), self.usual)
+        return found if least is None else torch.maximum(found, least)
+
+    def means(self, scores: Scores, m: int) -> Tensor:
+        """(m,) in [0, 3], by `weights`: the weighted mean of what the miners say; 0 where none could."""
+        miners = self.miners(scores)
+        return weighted(miners, self.weights) if miners else torch.zeros(m)
 
 
-def _mean(miners: Mapping[str, Tensor], weights: Mapping[str, float], least: Tensor | None, n: int) -> Tensor:
-    mean = weighted(miners, weights) if miners else torch.zeros(n)
-    return mean if least is None else torch.maximum(mean, least)
-
-
-def judge_of(evidence: Evidence, found: Mined, config: HardConfig, *, least: Tensor | None = None) -> Judge:
-    """The combiner that fits, learned from labeled samples that were judged out of fold where there are any. least: as
-    for `judged`."""
+def judge_of(evidence: Evidence, found: Mined, config: HardConfig) -> Judge:
+    """The combiner that fits, learned from labeled samples that were judged out of fold where there are any."""
     known = evidence.judged & evidence.predicted & ~evidence.doubt.isnan()
     scale, combiner = scale_of(found.scores, evidence.reference), config.combiner_for(int(known.sum()))
     model = of_labels = None
@@ -158,7 +158,8 @@ def judge_of(evidence: Evidence, found: Mined, config: HardConfig, *, least: Ten
     threshold = THRESHOLDS[combiner] if config.threshold is None else config.threshold
     # What a miner does not say of people's labels, as that they are unsure, is nothing that it finds strange.
     silent = {name: score.nan_to_num(0.0) for name, score in miners.items()}
-    usual = usual_mean(_mean(silent, config.weights, least, len(evidence))[evidence.reference])
+    means = weighted(silent, config.weights) if silent else torch.zeros(len(evidence))
+    usual = usual_mean(means[evidence.reference])
     return Judge(combiner, scale, config.operators, config.weights, model, threshold, of_labels, usual)
 
 
@@ -186,8 +187,8 @@ def judged(
     marks: Scale | None = None,
     seed: int,
 ) -> HardExamples:
-    """What a judge makes of what was mined. least: (n,), by `weights`: an image is no surer than what is on it. marks:
-    what is usual and what is far where reasons are given; by default the judge's scale."""
+    """What a judge makes of what was mined. least: (n,), by `weights`, coefficients of what is on each image: it is no
+    surer than that. marks: what is usual and what is far where reasons are given; by default the judge's scale."""
     marks = marks or judge.scale
     there = evidence.predicted
     coefficients = torch.where(there, judge.coefficients(found.doubts(evidence), found.scores, least=least), 0.0)

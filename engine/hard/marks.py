@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.hard.examples import HardExamples
 from engine.hard.questions import has_automatic_boxes
-from engine.samples import HARD_REASONS_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, Label, Sample
+from engine.samples import HARD_KEYS, HARD_REASONS_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, Label, Sample, without
 
 #: Digits of a coefficient that is written.
 _DIGITS: Final = 6
@@ -121,6 +121,6 @@ def _drawn(label: Label, found: HardExamples, boxes: Iterator[int]) -> Label:
 
 
 def _with_reasons(property: Mapping[str, Any], reasons: str | list[int]) -> dict[str, Any]:
-    """The attributes with these reasons, or without any."""
-    kept = {name: value for name, value in property.items() if name != HARD_REASONS_KEY}
-    return {**kept, HARD_REASONS_KEY: reasons} if reasons else kept
+    """The attributes with these reasons, or without any, and without other marks of a hard example."""
+    kept = without(property, HARD_KEYS)
+    return {**kept, HARD_REASONS_KEY: reasons} if reasons else dict(kept)

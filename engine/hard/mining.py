@@ -147,7 +147,7 @@ class Evidence:
         """From plain arrays, for people who have only those.
 
         probabilities: (n, k). labels: what people said, (n,) class numbers, -1 where nobody did; or with several labels
-        a sample (n, k) bool. given: the labels in question, of the same form; the most probable ones by default, from
+        a sample (n, k) bool. given: the labels in question, in either form; the most probable ones by default, from
         0.5 on with several labels a sample. embeddings: (n, d), how a model sees the samples. out_of_fold: whether the
         probabilities of labeled samples are by a model that had not seen their label; only then they are learned from.
         Raises InputError for numbers that are no classes.
@@ -156,7 +156,7 @@ class Evidence:
         if p.ndim != 2:
             raise InputError(f"probabilities: must be (n, k), got {tuple(p.shape)}")
         told = torch.zeros(p.shape, dtype=torch.bool) if labels is None else _as_matrix("labels", labels, *p.shape)
-        several = labels is not None and np.ndim(labels) == 2
+        several = any(each is not None and np.ndim(each) == 2 for each in (labels, given))
         if given is not None:
             asked = _as_matrix("given", given, *p.shape)
         else:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Label, Sample
+from engine.samples import BROKEN_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, UNREAD_KEY, Label, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,22 @@ def box_labels(sample: Sample) -> Iterator[Label]:
 
 
 def has_automatic_boxes(sample: Sample) -> bool:
-    """Whether the boxes of a sample are in question: a machine drew some of them, or found none, and no person did."""
+    """Whether the boxes of a sample are in question: a machine drew some of them, or found none, and no person did.
+    Objects none of which could be understood are neither."""
     labels = list(box_labels(sample))
-    return bool(labels) and not any(label.by_human for label in labels)
+    return any(_says_something(label) for label in labels) and not any(label.by_human for label in labels)
+
+
+def has_peoples_boxes(sample: Sample) -> bool:
+    """Whether people drew on a sample what could be understood, or said that nothing is there."""
+    return any(_says_something(label) for label in box_labels(sample) if label.by_human)
+
+
+def _says_something(label: Label) -> bool:
+    return label.drawing is not None and (bool(label.drawing.shapes) or label.drawing.is_empty)
+
+
+def is_understood(sample: Sample) -> bool:
+    """Whether every object that was drawn on a sample could be understood."""
+    drawings = [label.drawing for label in box_labels(sample) if label.drawing is not None]
+    return all(BROKEN_KEY not in drawing.extra and UNREAD_KEY not in drawing.extra for drawing in drawings)

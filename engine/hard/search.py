@@ -13,8 +13,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -30,7 +32,7 @@ from engine.hard.asking import Said, Search, Setting, sources_of
 from engine.hard.box_look import Detecting
 from engine.hard.config import HardConfig
 from engine.hard.examples import HardExamples
-from engine.hard.questions import box_labels, has_automatic_boxes, image_labels
+from engine.hard.questions import has_automatic_boxes, has_peoples_boxes, image_labels
 from engine.images import MAX_PIXELS
 from engine.label.classifier import ImageClassifier
 from engine.label.labeling import auto_label
@@ -38,6 +40,12 @@ from engine.label.plan import Stage
 from engine.label.targets import human_labels
 from engine.samples import Sample
 from engine.sources import Sources
+
+#: Where a detector is asked again that has drawn the boxes.
+NO_TRAIN: Final = (
+    "train: boxes that auto labeling drew are held against those that it has learned from, so no other training set "
+    "can be given; leave train out, or name another model"
+)
 
 
 def find_hard_examples(
@@ -103,7 +111,8 @@ def search(
 ) -> Search:
     """`find_hard_examples`, and what it rests on.
 
-    detection: what a detector said of the samples, whose automatic boxes are those that it gives; it is asked again.
+    detection: what a detector said of the samples, whose automatic boxes are those that it gives; it is asked again,
+    and held against the boxes that it has learned from: there is no other training set.
     detector: one that is asked about altered images, where boxes are in question that it, or something else, gave.
     boxes: whether boxes are in question, not labels of images; None: what more samples have.
     minutes, steps, min_per_class: of the training with `labeled`, as for `auto_label`. folder: keeps what a stopped
@@ -112,6 +121,8 @@ def search(
     config = config or HardConfig()
     if labeled and (train is not None or model is not None or said is not None):
         raise UsageError("labeled: models are trained out of fold, so neither train nor model can be given")
+    if detection is not None and train is not None:
+        raise UsageError(NO_TRAIN)
     with tempfile.TemporaryDirectory() as temporary:
         setting = Setting(
             encoder or Gradients(),
@@ -164,7 +175,7 @@ def _drawn_more(samples: Sequence[Sample]) -> bool:
 
 
 def _usable(train: Dataset | Sequence[Sample] | None, samples: Dataset | Sequence[Sample]) -> Dataset:
-    """What people labeled in the training set, without images that are among the samples."""
+    """What people labeled in the training set, without images that are among the samples; with its failures."""
     if train is None:
         return Dataset((), Sources(Path()))
     here = {_path(sample, sources_of(samples)) for sample in samples}
@@ -172,14 +183,16 @@ def _usable(train: Dataset | Sequence[Sample] | None, samples: Dataset | Sequenc
         sample
         for sample in train
         if sample.is_image
-        and any(label.by_human for label in (*image_labels(sample), *box_labels(sample)))
+        and (any(label.by_human for label in image_labels(sample)) or has_peoples_boxes(sample))
         and _path(sample, sources_of(train)) not in here
     )
     if not kept:
+        failures = train.failures if isinstance(train, Dataset) else ()
+        unread = f"; {len(failures):,} failures, the first: {failures[0].reason}" if failures else ""
         raise InputError(
-            f"train: must have labels that people gave on other images, got none in {len(train):,} samples"
+            f"train: must have labels that people gave on other images, got none in {len(train):,} samples{unread}"
         )
-    return Dataset(kept, sources_of(train))
+    return replace(train, samples=kept, guests=0) if isinstance(train, Dataset) else Dataset(kept, sources_of(train))
 
 
 def _path(sample: Sample, sources: Sources) -> str:

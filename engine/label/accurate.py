@@ -27,7 +27,7 @@ from engine.label.classifier import probabilities_of
 from engine.label.clock import Clock, StepSeconds
 from engine.label.crossfit import Member, hidden_from, logits_of, prediction_seconds, seen_by, trained_member
 from engine.label.fast import MEMBERS as MEMBERS_FROM_SCRATCH
-from engine.label.fast import WHOLE, from_labels, lesson_seconds, taught_from_scratch
+from engine.label.fast import WHOLE, from_labels, kept_member, lesson_seconds, taught_from_scratch
 from engine.label.losses import (
     AGREEMENT_SIDES,
     VIEW_SIDES,
@@ -44,7 +44,7 @@ from engine.label.opinions import USABLE_FROM, Verdict, best_head, fit_head, hea
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
 from engine.label.sight import Sight, content_of
-from engine.label.training import Lesson, Watch, generator_of, step_seconds, train
+from engine.label.training import Lesson, Watch, generator_of, step_seconds, train, trained_before
 
 FOLDS: Final = 5
 MEMBERS: Final = 2
@@ -100,16 +100,16 @@ def accurate(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watc
     clock.reserve += 2 * seeing  # for the graph, and to label in the end
     start, looks = _pretrained(pool, plan, clock=clock, stage=stage, watch=watch)
     clock.reserve -= _SPREADING * len(pool) + seeing
+    teaching, fewer = teaching_share(len(pool.labeled), looks), plan.members
+    if teaching == 1:
+        plan = plan.of_members(settings.members or MEMBERS_FROM_SCRATCH)
     if watch.stopped():
-        return verdict_of(pool, plan, head, [])
+        return verdict_of(pool, plan, head, _so_far(pool, plan, [], [], watch))
     advance = stage("spreading labels", len(pool))
     encoder, content = content_of(pool, Sight(start, plan.flips[0], plan.bfloat16, beside))
     heads = [head, fit_head(pool, encoder, plan.fold)]
-    teaching = teaching_share(len(pool.labeled), looks)
     if teaching == 1:
         advance(len(pool))
-        fewer = plan.members
-        plan = plan.of_members(settings.members or MEMBERS_FROM_SCRATCH)
         clock.reserve += prediction_seconds(pool, plan, seconds(WHOLE), members=plan.members - fewer)
         members = taught_from_scratch(pool, plan, seconds, clock=clock, stage=stage, watch=watch)
         choice: dict[str, Any] = {"consistency": _LEFT_OUT}
@@ -155,7 +155,7 @@ def _pretrained(pool: Pool, plan: Plan, *, clock: Clock, stage: Stage, watch: Wa
     progress = stage("learning to tell images apart", steps)
     recipe = plan.recipe(PRETRAINING_RATE)
     watch = replace(watch, progress=progress)
-    with clock.paced(steps, seconds):
+    with clock.paced(steps, seconds, stopped=watch.stopped):
         training = train("pretraining", begun(), steps, recipe, lesson, bfloat16=plan.bfloat16, watch=watch)
     assert isinstance(training.average, Projected)
     return training.average.net, steps * pairs / len(pool) / share
@@ -197,7 +197,7 @@ def _members(
         part: int, net: Network, lesson: Lesson, steps: int, seconds: StepSeconds, rate: float, *, name: str, title: str
     ) -> Member:
         own = replace(watch, progress=stage(title.format(part + 1, plan.members), steps))
-        with clock.paced(steps, seconds):
+        with clock.paced(steps, seconds, stopped=watch.stopped):
             return trained_member(pool, plan, part, net, lesson, steps, plan.recipe(rate), name=name, watch=own)
 
     def begun(part: int) -> Network:
@@ -224,7 +224,7 @@ def _members(
         taught.append(taught_labels(part, "labels", steps, TEACHING_STAGE))
         if watch.stopped():
             # What is taught the labels alone is not yet what was asked for.
-            return [_not_yet(member) for member in taught], {}
+            return _so_far(pool, plan, [], taught, watch), {}
     beliefs = with_networks(pool, plan, graph, [_said(pool, plan, member) for member in taught])
     clock.reserve -= asking
 
@@ -235,7 +235,7 @@ def _members(
         **_compared(pool, plan, taught[0], first),
     }
     if watch.stopped():
-        return [_further(first, taught[0]), *map(_not_yet, taught[1:])], choice
+        return _so_far(pool, plan, [_further(first, taught[0])], taught, watch), choice
     members = [first] if choice["unlabeled_images_used"] else []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
@@ -246,7 +246,7 @@ def _members(
             members.append(taught_labels(part, "longer", steps, NETWORK_STAGE))
     if watch.stopped():
         members = [_further(member, before) for member, before in zip(members, taught, strict=False)]
-        return [*members, *map(_not_yet, taught[len(members) :])], choice
+        return _so_far(pool, plan, members, taught, watch), choice
     return members, choice
 
 
@@ -263,6 +263,21 @@ def _not_yet(member: Member) -> Member:
 def _further(member: Member, before: Member) -> Member:
     """Of a member that was stopped the one before this lesson, unless it had come far."""
     return member if member.trained >= USABLE_FROM else _not_yet(before)
+
+
+def _so_far(pool: Pool, plan: Plan, members: Sequence[Member], taught: Sequence[Member], watch: Watch) -> list[Member]:
+    """The networks of a run that was stopped: its members; of each other part of the labels the network that an earlier
+    run has left, else the one that was taught the labels only. Those are not finished."""
+    longer = trained_before("longer-0", Network(plan.spec), watch) > 0  # where consistency has not helped
+    lesson = "longer" if longer else "accurate"
+    found = list(members)
+    for part in range(len(members), plan.members):
+        member = kept_member(pool, plan, part, ("fast", lesson), watch)
+        if member is None:
+            member = taught[part] if part < len(taught) else kept_member(pool, plan, part, ("labels",), watch)
+        if member is not None:
+            found.append(_not_yet(member))
+    return found
 
 
 def _said(pool: Pool, plan: Plan, member: Member) -> Tensor:

@@ -61,7 +61,8 @@ class Clock:
         if self.file is not None and self.file.is_file():
             kept = orjson.loads(self.file.read_bytes())
             self._known, self.spent = kept["steps"], kept["spent"]
-            self.pace = kept.get("pace", 1.0)  # a run of an earlier version has kept none
+            # A run that goes on measures its steps anew: only that they take longer than measured is true of it, too.
+            self.pace = max(1.0, kept.get("pace", 1.0))  # a run of an earlier version has kept none
 
     @property
     def left(self) -> float:
@@ -107,13 +108,17 @@ class Clock:
         return chosen
 
     @contextmanager
-    def paced(self, steps: int, step_seconds: StepSeconds) -> Iterator[None]:
+    def paced(
+        self, steps: int, step_seconds: StepSeconds, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[None]:
         """Around the training whose steps were decided last, which were thought to take so long: the next ones are
-        planned by what it took; unless a part of it was done by an earlier run."""
+        planned by what it took; unless a part of it was done by an earlier run, or is left to a later one.
+
+        stopped: whether it was to end before all its steps were done."""
         began, thought = self.now(), self.pace
         self._hasty = False
         yield
-        if len(self.decided) <= len(self._known):
+        if stopped() or len(self.decided) <= len(self._known):
             return
         expected = _all_seconds(steps, step_seconds)
         if expected > 0:

@@ -7,21 +7,23 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from engine.label.clock import Clock
-from engine.label.crossfit import Member, prediction_seconds, seen_by, trained_member
+from engine.label.crossfit import Member, logits_of, prediction_seconds, seen_by, trained_member
 from engine.label.losses import Told, lesson_sides, mean_seconds, supervised, view_side
 from engine.label.mirrored import mirrored
-from engine.label.opinions import Verdict, fit_head, head_seconds, verdict_of
+from engine.label.networks import Network
+from engine.label.opinions import USABLE_FROM, Verdict, fit_head, head_seconds, verdict_of
 from engine.label.plan import NETWORK_STAGE, Plan, Settings, Stage, new_network, plan_for
 from engine.label.pool import Pool
-from engine.label.training import Lesson, Watch, step_seconds
+from engine.label.training import Lesson, Watch, step_seconds, trained_before
 
 #: Parts of the labels, and networks that each miss one of them.
 FOLDS: Final = 5
@@ -29,6 +31,8 @@ MEMBERS: Final = 3
 LEARNING_RATE: Final = 0.24
 #: So many steps that all images are whole.
 WHOLE: Final = 10**9
+#: A training that others wait for is not at its end.
+_ALMOST: Final = 0.999
 
 
 def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:
@@ -47,8 +51,8 @@ def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: W
 def taught_from_scratch(
     pool: Pool, plan: Plan, seconds: Callable[[int], float], *, clock: Clock, stage: Stage, watch: Watch
 ) -> list[Member]:
-    """Networks that learn from the labels alone, until the time is over; fewer where the watch says stop. seconds: of a
-    step."""
+    """Networks that learn from the labels alone, until the time is over; where the watch says stop, those that there
+    are so far. seconds: of a step."""
     members: list[Member] = []
     while len(members) < plan.members and not watch.stopped():
         part = len(members)
@@ -57,11 +61,23 @@ def taught_from_scratch(
         net = new_network(pool, seen_by(pool, plan, part), plan.spec, plan.seed, part)
         own = replace(watch, progress=stage(NETWORK_STAGE.format(part + 1, plan.members), steps))
         recipe = plan.recipe(LEARNING_RATE)
-        with clock.paced(steps, seconds):
+        with clock.paced(steps, seconds, stopped=watch.stopped):
             member = trained_member(pool, plan, part, net, lesson, steps, recipe, name="fast", watch=own)
         if watch.stopped() or not clock.again():
             members.append(member)
-    return members
+    later = (kept_member(pool, plan, part, ("fast",), watch) for part in range(len(members), plan.members))
+    return [*members, *(member for member in later if member is not None)]
+
+
+def kept_member(pool: Pool, plan: Plan, part: int, names: Sequence[str], watch: Watch) -> Member | None:
+    """The network without this part of the labels as an earlier run has left it: of the first of the trainings of these
+    names that had come far enough. It is not finished, whatever it has learned. None where there is none."""
+    for name in names:
+        net = Network(plan.spec).eval().requires_grad_(False).to(pool.device).to(memory_format=torch.channels_last)
+        if (trained := trained_before(f"{name}-{part}", net, watch)) >= USABLE_FROM:
+            logits = logits_of(pool, net, pool.labeled[plan.fold == part], plan)
+            return Member(net, part, logits, min(trained, _ALMOST))
+    return None
 
 
 def from_labels(pool: Pool, rows: Tensor, plan: Plan, *names: object) -> Lesson:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from engine.dataset import Dataset
 from engine.embeddings import Encoder, Gradients
-from engine.errors import ImageError, Stopped, UsageError
+from engine.errors import ImageError, OutputError, Stopped, UsageError
 from engine.files import write_text
 from engine.images import MAX_PIXELS, read_picture
 from engine.label import accurate as accurate_learning
@@ -141,8 +141,7 @@ def auto_label(
         seen = hashlib.sha256(found.features.tobytes()).hexdigest()  # other pixels have other features
         asked: tuple[object, ...] = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed)
         asked = (*asked, device.type, encoder.name, seen, *(("compiled",) if compiled else ()))
-        work = folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}"
-        work.mkdir(parents=True, exist_ok=True)
+        work = made(folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}")
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
         settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, compiled=compiled, looks=looks)
         settings = replace(settings, bfloat16=_in_bfloat16(precision, pool, settings, work / "precision"))
@@ -150,9 +149,17 @@ def auto_label(
             clock.given = (math.ceil(epochs * len(pool.labeled) / batch_for(len(pool.labeled), settings)),)
         note(_plan_in_words(algorithm_type, minutes, clock.given, pool))
         learn = fast if algorithm_type == "fast" else accurate
+
+        def chosen(verdict: Verdict) -> Verdict:
+            """With what was asked for and decided among what was found."""
+            choices = {"minutes": minutes, "steps": "+".join(map(str, clock.decided)), "seed": seed}
+            return replace(verdict, found={**choices, "training_digest": digest, **verdict.found})
+
         try:
             watch = Watch(stopped=stopped, folder=work, saved=clock.keep)
-            verdict = learn(pool, settings, clock=clock, stage=unbroken(stage), watch=watch)
+            verdict = chosen(learn(pool, settings, clock=clock, stage=unbroken(stage), watch=watch))
+        except Unfinished as error:
+            raise Unfinished(str(error), chosen(error.verdict)) from None
         finally:
             clock.keep()  # a run that goes on has only the rest of the time
         for line in clock.overrun_in_words:
@@ -164,16 +171,8 @@ def auto_label(
             raise Unfinished(str(error), verdict) from None
         judges = np.full(len(samples), -1, np.int64)
         judges[readable[pool.labeled.numpy()]] = verdict.judge.numpy()
-    choices = {
-        "minutes": minutes,
-        "steps": "+".join(map(str, clock.decided)),
-        "seed": seed,
-        "training_digest": digest,
-        **verdict.found,
-    }
-    return Labeling(
-        algorithm_type, targets, probabilities, judges, verdict.classifier, choices, found, _notes(targets, samples)
-    )
+    notes = _notes(targets, samples)
+    return Labeling(algorithm_type, targets, probabilities, judges, verdict.classifier, verdict.found, found, notes)
 
 
 #: Networks that are trained, unless a person asks for another number.
@@ -187,6 +186,15 @@ def _in_bfloat16(precision: str, pool: Pool, settings: Settings, file: Path) -> 
             write_text(file, "bfloat16" if bfloat16_for(pool, settings) else "float32")
         precision = file.read_text("utf-8")
     return precision == "bfloat16"
+
+
+def made(folder: Path) -> Path:
+    """The folder, which is there now. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    return folder
 
 
 def unbroken(stage: Stage) -> Stage:

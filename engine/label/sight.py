@@ -79,12 +79,14 @@ class Sight:
 
 
 def content_of(pool: Pool, sight: Sight) -> tuple[Embedding, Tensor]:
-    """What a sight shows, whitened on all m images of a pool, and the vectors of these, (m, dim) on the CPU."""
-    seen = pool.mapped(sight.seen)
+    """What a sight shows, whitened on all m images of a pool, and the vectors of these, (m, dim) on the CPU. Images are
+    of the side `size` first, as `encode` gets them."""
+    seen = pool.mapped(lambda images: sight.seen(resized(images, sight.size)))
 
     def raw() -> Iterator[Tensor]:
         for rows in torch.split(torch.arange(len(pool)), _BATCH):
-            yield torch.cat([seen[rows], sight.beside(pool.pixels(rows)).cpu()], dim=1)
+            beside = sight.beside(resized(pool.pixels(rows), sight.size))
+            yield torch.cat([seen[rows], beside.cpu()], dim=1)
 
     embedding = embedding_of(sight, raw())
     return embedding, torch.cat([embedding.apply(rows) for rows in raw()])

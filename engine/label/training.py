@@ -13,7 +13,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -212,7 +212,7 @@ def train(
     InputError when the loss, or its gradient, is no number again and again.
     """
     training = _begun(net, max(1, steps), recipe, lesson, bfloat16=bfloat16)
-    path = watch.folder / f"{name}.checkpoint" if watch.folder else None
+    path = _checkpoint(name, watch)
     if path and path.is_file():
         _resume(training, path)
     stride = _Stride(training, lesson)
@@ -227,6 +227,26 @@ def train(
                 saved = time.perf_counter()
     _save(training, path)
     return training
+
+
+def trained_before(name: str, net: nn.Module, watch: Watch) -> float:
+    """Give a network the averaged weights of the checkpoint of this training, of however many steps; the share of them
+    that it has taken: none is taken here. 0: there is no checkpoint that fits, and the network is as it was."""
+    path = _checkpoint(name, watch)
+    if path is None or not path.is_file():
+        return 0.0
+    before = copy.deepcopy(net.state_dict())
+    try:
+        state = torch.load(path, map_location=_device(net), weights_only=True)
+        net.load_state_dict(state["average"])
+        return float(state["numbers"][0] / state["steps"])
+    except Exception:  # as in `_resume`
+        net.load_state_dict(before)
+        return 0.0
+
+
+def _checkpoint(name: str, watch: Watch) -> Path | None:
+    return watch.folder / f"{name}.checkpoint" if watch.folder else None
 
 
 def _begun(net: nn.Module, steps: int, recipe: Recipe, lesson: Lesson | Asking, *, bfloat16: bool) -> Training:
@@ -315,12 +335,17 @@ def _device(net: nn.Module) -> torch.device:
 
 
 def _save(training: Training, path: Path | None) -> None:
+    """Keep a checkpoint; where the disk is full, or refuses, a training goes on without another one."""
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    torch.save({**training.state(), "steps": training.steps}, part)
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({**training.state(), "steps": training.steps}, part)
+        part.replace(path)
+    except (OSError, RuntimeError):  # torch has no other word for a full disk
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _resume(training: Training, path: Path) -> None:

@@ -84,11 +84,13 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Tiles under a heading of their own, in the caller's order. note: what they have in common."""
+    """Tiles under a heading of their own, in the caller's order. note: what they have in common. command: what to run
+    then, shown after the note, in one line."""
 
     heading: str
     tiles: tuple[Tile, ...]
     note: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +269,8 @@ def _sections(page: Page) -> list[tuple[str, str, str]]:
 
 
 def _gallery_html(gallery: Gallery, name: str, column: Mapping[str, int]) -> str:
-    note = f'<p class="note">{text(gallery.note)}</p>' if gallery.note else ""
+    command = f' <code class="command">{text(gallery.command)}</code>' if gallery.command else ""
+    note = f'<p class="note">{text(gallery.note)}{command}</p>' if gallery.note or command else ""
     grid = _tiles_html(gallery.tiles, column) if gallery.tiles else '<p class="empty">None</p>'
     ratio = f"--ratio:{_tile_ratio(_pictures(gallery.tiles)):.3f}"
     return (

@@ -11,8 +11,9 @@
     services.py     what was deployed, opened when it is asked
     wire.py         what every route shares: ids, tokens, bodies, problems
     *_routes.py     the routes of data sets, tasks, samples, services
+    manual.py       the page at /docs, made from the OpenAPI document
     app.py          all of them together; one service alone
 
-Needs `pip install labelengine[server]`. A task lives in HOME/tasks/ID, a data set in HOME/datasets/ID; the data that
-were registered stay as they are.
+Needs the extra `server` (`pip install '.[server]'` in the folder of labelengine). A task lives in HOME/tasks/ID, a data
+set in HOME/datasets/ID; the data that were registered stay as they are.
 """

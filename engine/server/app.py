@@ -17,6 +17,7 @@
     GET    /v1/{project_id}/services[/{service_id}]                     what was deployed
     DELETE /v1/{project_id}/services/{service_id}
     POST   /v1/infers/{service_id}                                      what is on an image
+    GET    /docs                                                        all of these, as a page
 
 Whatever is wrong with a request is answered as {"error_code", "error_msg"}. Reading and checking is done in threads, so
 that who polls need not wait for it; what polling asks for takes a fraction of a millisecond, less than a thread costs.
@@ -45,6 +46,7 @@ from engine.server.dataset_routes import NewDataset, dataset_routes
 from engine.server.datasets import Standing
 from engine.server.forms import ImageForm
 from engine.server.inferring import Service as Inference
+from engine.server.manual import serve_manual
 from engine.server.problems import Problem
 from engine.server.queue import Queue
 from engine.server.sample_routes import ChangedSamples, Confirmation, sample_routes
@@ -86,6 +88,8 @@ def create_app(home: Path, *, roots: Sequence[Path] = (), workers: int = 1, toke
         + "\n".join(f"- `{code}`: {meaning}" for code, meaning in problems.MEANINGS.items()),
         lifespan=lifespan,
         responses={status: {"model": ErrorAnswer, "description": words} for status, words in REFUSALS.items()},
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere
+        redoc_url=None,
     )
     app.add_middleware(Bounded)
     answer_problems(app)
@@ -93,6 +97,7 @@ def create_app(home: Path, *, roots: Sequence[Path] = (), workers: int = 1, toke
     task_routes(app)
     sample_routes(app)
     service_routes(app)
+    serve_manual(app)
     _describe(app, (RequestBody, NewDataset, NewExport, Confirmation, ChangedSamples))
     return app
 
@@ -118,9 +123,10 @@ def create_service_app(
         yield
         app.state.service.close()
 
-    app = FastAPI(title=f"labelengine: {name}", version="2", lifespan=lifespan)
+    app = FastAPI(title=f"labelengine: {name}", version="2", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(Bounded)
     answer_problems(app)
+    serve_manual(app)
 
     @app.post(
         f"{INFERS}/{{service_id}}",

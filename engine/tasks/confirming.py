@@ -76,7 +76,8 @@ def confirm(
     decisions, as a file (see `decisions`) or as source -> labels: they replace the automatic labels, no label takes
     them away; they go before the other choices. A sample that a person has labeled keeps its labels; with replace_human
     decisions change them too. by: who says so, in `annotated-by` as human/NAME. label_type: 0, labels of images, or 1,
-    boxes; None: what the task labeled, or what more samples have. map: as for `read_samples`.
+    boxes; None: what the task labeled, or what more samples have. map: as for `read_samples`. A task that was stopped
+    does not go on afterwards: these labels would be lost.
 
     A source is one of the manifest, a path to the same image, or a file name alone that is unique there. Raises
     UsageError when nothing is chosen, InputError (a line for each) for an unknown source and for decisions that

@@ -6,7 +6,9 @@ person wrote (`own_algorithm`). Knows nothing of the truth.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -183,13 +185,16 @@ def own_algorithm(name: str) -> Algorithm:
     Raises UsageError when there is no such file or function, or the file cannot be run.
     """
     path, function = own_file(name)
-    spec = importlib.util.spec_from_file_location(f"labelengine_own_{path.stem}", path)
+    place = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"labelengine_own_{path.stem}_{place}", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"algorithm {name}: {path} is no Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there for the module of a class
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[spec.name]
         raise UsageError(f"algorithm {name}: {path} cannot be run: {in_one_line(error)}") from error
     guess = getattr(module, function, None)
     if not callable(guess):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from engine.dataset import RESULT_NAME, Dataset, settled
 from engine.detect.accurate import ALONE, TEACHING_STAGE
 from engine.detect.crossfit import Unfinished
 from engine.detect.detecting import LABELING, MEMBERS, READING, auto_detect
+from engine.detect.detector import BoxDetector
 from engine.detect.results import Detection, annotated
 from engine.detect.trunk import Trunk, read_trunk
 from engine.errors import Failure, Stopped, UsageError
@@ -50,7 +52,7 @@ from engine.tasks.further import check_outputs, made_at, write_further
 from engine.tasks.grouping import device_of, on_threads
 from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
 from engine.tasks.parameters import Parameters, hard_config, read_parameters
-from engine.tasks.request import notices
+from engine.tasks.request import asked_for, notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
 from engine.threads import processors
@@ -104,7 +106,7 @@ def detecting_task(request: TaskRequest, dataset: Dataset) -> Task:
     return Task(
         job=on_threads(options.threads, lambda this: _detect(this, dataset, config, options, trunk, hard, copies)),
         kind=request.task_type,
-        config=request.body()["config"],
+        config=asked_for(request),
         dataset=dataset.name,
         stages={**_STAGES, **training},
         files=dataset.files,
@@ -162,10 +164,11 @@ def _detect(
     except Unfinished as stopped:
         if stopped.verdict is None:
             raise
-        _save(this, stopped.verdict.detector, stopped.verdict.found, "")
+        _save(this, stopped.verdict.detector, stopped.verdict.found)
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
+    assert detection.detector is not None
     # Now, for a stop in what follows shall not lose it.
-    _save(this, detection.detector, detection.choices, str(detection.choices.get("training_digest", "")))
+    _save(this, detection.detector, detection.choices)
     for line in detection.notes:
         this.note(line)
     samples = annotated(dataset.samples, detection, time=made_at(config))
@@ -206,9 +209,10 @@ def delivered_boxes(
     write_further(this, marked, written, detection, config)
     scope = config.confidence_scope or DEFAULT_SCOPE
     key = np.flatnonzero(detection.automatic & within(_least_sure(detection), scope) & found.hard)
+    copied = None
     if copies is not None:
         order = key[np.argsort(-found.coefficients[key], kind="stable")]
-        failures += copy_key_samples(this, marked, order, copies)
+        copied = copy_key_samples(this, marked, order, copies, failures)
     page = detecting_page(
         marked,
         detection,
@@ -222,7 +226,7 @@ def delivered_boxes(
         begin=partial(this.stage, "drawing the page"),
     )
     write_text(this.out.target(REPORT_NAME), render(page))
-    result = _result(dataset, detection, found, scope, None if copies is None else len(key))
+    result = _result(dataset, detection, found, scope, copied)
     result["model_path"] = MODEL_FOLDER if saved else None
     return Outcome(result, tuple(failures))
 
@@ -284,9 +288,11 @@ def _table(samples: list[Sample], detection: Detection) -> bytes:
     return text.getvalue().encode("utf-8", "surrogatepass")
 
 
-def _save(this: Run, detector: Any, found: Any, digest: str) -> None:
-    metrics = {name: value for name, value in found.items() if name != "training_digest"}
+def _save(this: Run, detector: BoxDetector, choices: Mapping[str, Any]) -> None:
+    metrics = {name: value for name, value in choices.items() if name != "training_digest"}
+    digest = str(choices.get("training_digest", ""))
     save_model(this.out, detector, folder=MODEL_FOLDER, metrics=metrics, training_digest=digest, created=datetime.now())
+    this.keep(MODEL_FOLDER)
 
 
 def _result(

@@ -47,10 +47,11 @@ _BIN: Final = 5
 
 _REVIEW_NOTE: Final = (
     "Automatic boxes, the images likeliest wrong first: the percentage is the probability that a box on the image is "
-    "wrong or missing (a plain number: how hard it is, where nothing tells the probability), then how many boxes there "
-    "are, how many of them are hard (red), and the numbers of the reasons, which Reasons below explains. To make what "
-    "is right a person's: labelengine confirm OUT --below 0.1 --by NAME"
+    "wrong or missing (a plain number: how hard it is, where nothing tells the probability), then how many boxes are "
+    "hard, in red, and of how many (9/17), and the numbers of the reasons, which Reasons below explains. To make what "
+    "is right a person's:"
 )
+_ADVICE: Final = "labelengine confirm OUT --below 0.1 --by NAME"
 _FAIR_SAMPLE: Final = (
     "What is expected of automatic boxes was measured on labeled images that a network had not seen; it holds where "
     "labeled images were drawn at random among all"
@@ -103,7 +104,7 @@ def detecting_page(
         + (source or f"learned from the {int(detection.sketches.labeled.sum()):,} images that people labeled"),
         facts=tuple(_facts(detection, hard, len(rows), len(failures))),
         notes=(*notes, *([_FAIR_SAMPLE] if choices.get("cv_images") else [])),
-        galleries=(Gallery("Review first", tuple(map(reviewed, review)), note=_REVIEW_NOTE),) if review else (),
+        galleries=(Gallery("Review first", tuple(map(reviewed, review)), _REVIEW_NOTE, _ADVICE),) if review else (),
         cards=tuple(_cards(detection, of_labels, tiles)),
         cards_heading="Labels",
         typical_heading="Least certain",
@@ -125,13 +126,13 @@ def detecting_page(
 
 
 def _review_caption(sample: Sample, hard: HardExamples, row: int) -> str:
-    """`43 % · 12 boxes, 2 hard · 0-18`."""
+    """`43 % · 2/12 · 0-18`: hard boxes of all; as long as the smallest tiles are wide."""
     boxes = sample.boxes
     red = sum(bool(shape.hard_reasons) for shape in boxes)
     told = told_coefficient(hard, row).removesuffix(" likely wrong").removeprefix("difficulty ")
-    count = f"{len(boxes)} box{'es' * (len(boxes) != 1)}" if boxes else "no box"
+    count = f"{red}/{len(boxes)}" if boxes else "no box"
     reasons = "-".join(map(str, hard.reasons[row]))
-    return " · ".join([told, count + (f", {red} hard" if red else ""), *([reasons] if reasons else [])])
+    return " · ".join([told, count, *([reasons] if reasons else [])])
 
 
 def _largest(detection: Detection) -> list[int]:
@@ -246,7 +247,8 @@ def _expected(detection: Detection) -> Iterator[Table]:
     for column, label in enumerate(detection.labels):
         each = expected.get(label, {})
         figures = ("–" if each.get(name) is None else f"{each[name]:.3f}" for name in ("ap50", "ap50_95"))
-        threshold = f"{detection.thresholds[column]:.2f}"
+        least = detection.thresholds[column]
+        threshold = f"{least:.2f}" if least <= 1 else "–"  # no box of a label that the model does not know is given
         rows.append((label, f"{drawn[column]:,}", f"{counts[column]:,}", *figures, threshold))
     yield Table(
         "Expected",

@@ -36,13 +36,13 @@ from engine.errors import Failure, ImageError, UsageError
 from engine.exports import Tally
 from engine.files import write_bytes, write_text
 from engine.folders.sizes import image_size
-from engine.hard.asking import LOOKING, NOBODY, READING, READING_TRAINING, Said
+from engine.hard.asking import LOOKING, NOBODY, READING, READING_TRAINING, Said, Search
 from engine.hard.box_look import Detecting
 from engine.hard.examples import HardExamples
 from engine.hard.marks import marked, marked_boxes
 from engine.hard.questions import has_automatic_boxes
 from engine.hard.reasons import REASONS
-from engine.hard.search import search
+from engine.hard.search import NO_TRAIN, search
 from engine.images import converted_in_words
 from engine.label.classifier import ImageClassifier
 from engine.label.fast import FOLDS
@@ -52,12 +52,12 @@ from engine.models import ForeignClassifier, ForeignDetector, load_any, load_det
 from engine.predictions import Boxes
 from engine.prelabel import pre_label
 from engine.report import render
-from engine.samples import Label, Sample
+from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, OBJECT_DETECTION, Label, Sample
 from engine.tasks.candidates import earlier_candidates
 from engine.tasks.conditions import drawn_more
 from engine.tasks.grouping import device_of, encoder_of, on_threads
 from engine.tasks.hard_page import hard_page
-from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, key_folder, within
+from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, KEY_SAMPLES, copy_key_samples, key_folder, within
 from engine.tasks.parameters import Parameters, hard_config
 from engine.tasks.probabilities import earlier_probabilities
 from engine.tasks.runner import Outcome, Run, Task
@@ -123,7 +123,7 @@ def hard_task(
     """
     if labeled and (train is not None or model is not None):
         raise UsageError("labeled: models are trained out of fold, so neither train nor model can be given")
-    notes = list(dataset.notes)
+    notes = [*dataset.notes, *(f"training set: {line}" for line in (train.notes if train is not None else ()))]
     own = dataset.sources.root / _MODEL_FOLDER
     named = model is not None
     earlier = None if labeled else earlier_probabilities(dataset)
@@ -136,22 +136,27 @@ def hard_task(
         )
     boxes = None if labeled else _earlier_boxes(dataset, model, device_of(options.device))
     if boxes is not None:
+        if train is not None:
+            raise UsageError(NO_TRAIN)
         notes.append("this is a result of auto labeling of boxes: its candidates and its model are used")
         model = None
     folder = key_folder(key_sample_output) if collect_key_sample else None
     scope = confidence_scope or DEFAULT_SCOPE
+    if labeled and folder is not None and scope != DEFAULT_SCOPE:
+        notes.append("confidence_scope does not count: labels of people have no confidence")
     load = load_any if named else load_model  # a model that nobody named may have been downloaded with the data
     loaded = load(model, device=device_of(options.device)) if model is not None else None
     detector = loaded if isinstance(loaded, BoxDetector | ForeignDetector) else None
     classifier = None if isinstance(loaded, BoxDetector | ForeignDetector) else loaded
     encoder_of(options)  # so that wrong weights are said before anything is read
-    asked = _Asked(train, classifier, detector, said, boxes, labeled, scope, folder)
+    asked = _Asked(train, classifier, detector, said, boxes, labeled, DEFAULT_SCOPE if labeled else scope, folder)
     config = {
         "labeled": labeled,
         "train": None if train is None else train.name,
         "model": None if model is None else read_model_info(model).id,
         "confidence_scope": f"{scope[0]:.2f}-{scope[1]:.2f}",
         "collect_key_sample": collect_key_sample,
+        **({} if folder in (None, KEY_SAMPLES) else {"key_sample_output": folder}),
         "parameters": options.model_dump(exclude_defaults=True),
     }
     return Task(
@@ -237,12 +242,13 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
         samples = marked_boxes(dataset.samples, found, rows.tolist(), of_people=asked.labeled)
     else:
         samples = marked(dataset.samples, found, rows.tolist(), found.names, of_people=asked.labeled)
-    failures = [*dataset.failures, *done.failures]
+    failures = [*dataset.failures, *done.train.failures, *done.failures]
     order = rows[np.argsort(-found.coefficients[rows], kind="stable")]
     written = _write_result(this, dataset.with_samples(samples), found, order, failures)
     key = order[found.hard[order] & within(_confidences(samples)[order], asked.scope)]
+    copied = None
     if asked.copies is not None:
-        failures += copy_key_samples(this, dataset.with_samples(samples), key, asked.copies)
+        copied = copy_key_samples(this, dataset.with_samples(samples), key, asked.copies, failures)
     page = hard_page(
         dataset.with_samples(samples),
         done,
@@ -254,7 +260,7 @@ def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Ou
         begin=partial(this.stage, "drawing the page"),
     )
     write_text(this.out.target(REPORT_NAME), render(page))
-    return Outcome(_result(dataset, found, rows, None if asked.copies is None else len(key)), tuple(failures))
+    return Outcome(_result(dataset, done, copied), tuple(failures))
 
 
 def _of_files(this: Run, dataset: Dataset, model: ForeignClassifier, options: Parameters) -> Said:
@@ -341,7 +347,8 @@ def _scores(samples: tuple[Sample, ...], found: HardExamples) -> bytes:
     return content.getvalue()
 
 
-def _result(dataset: Dataset, found: HardExamples, rows: npt.NDArray[np.int64], key: int | None) -> dict[str, Any]:
+def _result(dataset: Dataset, done: Search, key: int | None) -> dict[str, Any]:
+    found, rows = done.found, done.rows
     reasons = Counter(number for row in rows.tolist() for number in found.reasons[row])
     return {
         "total_sample_count": len(dataset),
@@ -349,6 +356,7 @@ def _result(dataset: Dataset, found: HardExamples, rows: npt.NDArray[np.int64], 
         "hard_sample_count": int(found.hard[rows].sum()),
         "key_sample_count": key,
         "dataset_name": dataset.name,
+        "dataset_type": LABEL_TYPES[OBJECT_DETECTION if done.of_boxes else IMAGE_CLASSIFICATION],
         "manifest_path": RESULT_NAME,
         "table_path": TABLE_NAME,
         "reasons": [

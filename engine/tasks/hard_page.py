@@ -36,6 +36,7 @@ from engine.report import (
     Why,
 )
 from engine.samples import Sample
+from engine.survey import boxes_on
 from engine.tasks.pages import failure_tables, tiles_of
 
 #: Hard examples that the page shows: a manifest has all.
@@ -211,7 +212,7 @@ def hard_page(
     decisions = None
     if not done.of_boxes:
         decisions = Decisions(found.names, several=done.multi_label, advice=_ADVICE_LABELED if labeled else _ADVICE)
-    failures = (*dataset.failures, *done.failures)
+    failures = (*dataset.failures, *done.train.failures, *done.failures)
     return Page(
         title=f"{dataset.name}: {hard:,} hard example{'s' * (hard != 1)}",
         subtitle=f"Among {len(order):,} images whose {what} are in question, the most difficult first",
@@ -249,15 +250,17 @@ def _columns(found: HardExamples) -> dict[int, list[int]]:
 
 
 def with_boxes(dataset: Dataset) -> Callable[[int, Pixels, float], Pixels]:
-    """Draws the boxes of a sample, hard ones in red, as wide as can be seen on a thumbnail."""
+    """Draws the boxes of a sample where its image has them, hard ones in red, wide enough to be seen on a thumbnail."""
 
     def draw(position: int, rgb: Pixels, scale: float) -> Pixels:
         picture = np.ascontiguousarray(rgb).copy()
         wide = max(1, round(max(picture.shape[:2]) / 110))
-        reasons = {id(shape): bool(shape.hard_reasons) for shape in dataset[position].boxes}
-        for shape in sorted(dataset[position].boxes, key=lambda each: reasons[id(each)]):
-            x1, y1, x2, y2 = (round(scale * min(max(each, -1e6), 1e6)) for each in shape.xyxy)
-            cv2.rectangle(picture, (x1, y1), (x2, y2), _HARD if reasons[id(shape)] else _EASY, wide)
+        height, width = picture.shape[:2]
+        boxes = scale * boxes_on(dataset[position], width / scale, height / scale).clip(-1e6, 1e6)
+        hard = [bool(shape.hard_reasons) for shape in dataset[position].boxes]
+        drawn = zip(boxes.round().astype(int).tolist(), hard, strict=True)
+        for (x1, y1, x2, y2), is_hard in sorted(drawn, key=lambda each: each[1]):
+            cv2.rectangle(picture, (x1, y1), (x2, y2), _HARD if is_hard else _EASY, wide)
         return picture
 
     return draw

@@ -35,11 +35,13 @@ def within(confidences: npt.NDArray[np.float32], scope: tuple[float, float]) -> 
     return np.logical_or(inside, np.isnan(confidences)) if scope == DEFAULT_SCOPE else np.asarray(inside)
 
 
-def copy_key_samples(this: Run, dataset: Dataset, rows: npt.NDArray[np.int64], folder: str) -> list[Failure]:
-    """Copies of the images at these rows, and a manifest of them with their labels, in this order."""
+def copy_key_samples(
+    this: Run, dataset: Dataset, rows: npt.NDArray[np.int64], folder: str, failures: list[Failure]
+) -> int:
+    """Copies of the images at these rows, and a manifest of them with their labels, in this order; gives how many were
+    copied. failures: known ones; those of copying that are new are added."""
     advance = this.stage(COPYING, len(rows))
     tally = Tally()
-    failures = tally.failures
     copies = []
     this.out.claim(f"{folder}/{KEY_MANIFEST}")
     for done, row in enumerate(rows.tolist(), start=1):
@@ -47,9 +49,11 @@ def copy_key_samples(this: Run, dataset: Dataset, rows: npt.NDArray[np.int64], f
             copy = placed(dataset[row], dataset.sources, this.out, folder, copy=True)
             copies.append(with_files(copy, dataset[row].source, this.out, tally, folder=folder))
         except ImageError as error:  # it was there a minute ago
-            failures.append(Failure(dataset[row].source, error.kind, str(error)))
+            tally.failures.append(Failure(dataset[row].source, error.kind, str(error)))
         if done % 1000 == 0:
             advance(done)
     write_manifest(this.out.target(f"{folder}/{KEY_MANIFEST}"), copies)
     advance(len(rows))
-    return failures
+    known = set(failures)
+    failures += [each for each in tally.failures if each not in known]
+    return len(copies)

@@ -40,7 +40,6 @@ from engine.label.results import Labeling, annotated
 from engine.label.targets import human_labels
 from engine.manifest import write_manifest
 from engine.models import save_model
-from engine.outfolder import OutFolder
 from engine.report import render
 from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, Sample
 from engine.tasks.further import check_outputs, made_at, write_further
@@ -49,7 +48,7 @@ from engine.tasks.key_samples import COPYING, DEFAULT_SCOPE, copy_key_samples, k
 from engine.tasks.labeling_page import labeling_page
 from engine.tasks.parameters import Parameters, hard_config, read_parameters
 from engine.tasks.probabilities import PROBABILITIES_NAME, Probabilities, write_probabilities
-from engine.tasks.request import notices
+from engine.tasks.request import asked_for, notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
 from engine.threads import processors
@@ -114,7 +113,7 @@ def labeling_task(request: TaskRequest, dataset: Dataset) -> Task:
     return Task(
         job=on_threads(options.threads, lambda this: _label(this, dataset, config, options, hard, copies)),
         kind=request.task_type,
-        config=request.body()["config"],
+        config=asked_for(request),
         dataset=dataset.name,
         stages=_stages(config.algorithm_type or DEFAULT_ALGORITHM, options.networks),
         files=dataset.files,
@@ -159,10 +158,10 @@ def _label(
             stopped=this.stopped,
         )
     except Unfinished as stopped:
-        _save(this.out, stopped.verdict.classifier, stopped.verdict.found)
+        _save(this, stopped.verdict.classifier, stopped.verdict.found)
         raise Stopped(f"{stopped}; {MODEL_FOLDER}/ holds the best model so far") from None
     assert isinstance(labeling.classifier, Classifier)
-    _save(this.out, labeling.classifier, labeling.choices)  # now, for a stop in what follows shall not lose it
+    _save(this, labeling.classifier, labeling.choices)  # now, for a stop in what follows shall not lose it
     for line in (*labeling.notes, *converted_in_words(labeling.survey.notes)):
         this.note(line)
     found, vectors = _hard_examples(this, dataset, labeling, hard, options.seed)
@@ -193,9 +192,10 @@ def delivered(
     write_further(this, dataset.with_samples(samples), written, labeling, config)
     scope = config.confidence_scope or DEFAULT_SCOPE
     key = np.flatnonzero(labeling.automatic & within(labeling.confidences, scope) & found.hard)
+    copied = None
     if copies is not None:
         order = key[np.argsort(-found.coefficients[key], kind="stable")]
-        failures += copy_key_samples(this, dataset.with_samples(samples), order, copies)
+        copied = copy_key_samples(this, dataset.with_samples(samples), order, copies, failures)
     page = labeling_page(
         dataset,
         labeling,
@@ -208,7 +208,7 @@ def delivered(
         source=source,
     )
     write_text(this.out.target(REPORT_NAME), render(page))
-    result = _result(dataset, labeling, found, scope, None if copies is None else len(key))
+    result = _result(dataset, labeling, found, scope, copied)
     result["model_path"] = MODEL_FOLDER if saved else None
     return Outcome(result, tuple(failures))
 
@@ -252,10 +252,12 @@ def _write_result(this: Run, dataset: Dataset, labeling: Labeling, failures: lis
     return written
 
 
-def _save(out: OutFolder, classifier: Classifier, choices: Mapping[str, Any]) -> None:
+def _save(this: Run, classifier: Classifier, choices: Mapping[str, Any]) -> None:
     metrics = {name: value for name, value in choices.items() if name != "training_digest"}
     digest = str(choices.get("training_digest", ""))
-    save_model(out, classifier, folder=MODEL_FOLDER, metrics=metrics, training_digest=digest, created=datetime.now())
+    created = datetime.now()
+    save_model(this.out, classifier, folder=MODEL_FOLDER, metrics=metrics, training_digest=digest, created=created)
+    this.keep(MODEL_FOLDER)
 
 
 def _result(

@@ -46,7 +46,7 @@ from engine.tasks.grouping import device_of, encoder_of, on_threads
 from engine.tasks.key_samples import COPYING, key_folder
 from engine.tasks.labeling import delivered
 from engine.tasks.parameters import Parameters, hard_config, read_parameters
-from engine.tasks.request import notices
+from engine.tasks.request import asked_for, notices
 from engine.tasks.runner import Outcome, Run, Task
 from engine.tasks.schema import SmartTaskConfig, TaskRequest
 from engine.threads import processors
@@ -102,7 +102,7 @@ def prelabeling_task(request: TaskRequest, dataset: Dataset, chosen: Chosen) -> 
             options.threads, lambda this: _prelabel(this, dataset, model, chosen, info, config, options, hard, copies)
         ),
         kind=request.task_type,
-        config={**request.body()["config"], "model_id": chosen.answer(info)["model_id"] or info.id},
+        config={**asked_for(request), "model_id": chosen.answer(info)["model_id"] or info.id},
         dataset=dataset.name,
         stages=_STAGES,
         files=lambda: (*dataset.files(), *(each for each in chosen.path.iterdir() if each.is_file())),

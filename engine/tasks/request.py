@@ -68,6 +68,10 @@ NO_LOCAL_MEANING: Final = frozenset(
         *("train_url", "worker_server_num"),
     ]
 )
+#: Of auto-label: its model is trained, and lies in OUT.
+_NAMES_OF_MODELS: Final = frozenset({"model_name", "model_version"})
+#: Of a task that labels: for key samples, where they are collected.
+_KEY_SAMPLES: Final = frozenset({"confidence_scope", "key_sample_output"})
 #: About data that no task here has.
 _OTHER_DATA: Final = {"stop_time": "limits the labeling of videos, and videos are not labeled here"}
 
@@ -140,10 +144,17 @@ def request_body(task_type: str, options: Mapping[str, object]) -> dict[str, Any
     return body
 
 
+def asked_for(request: TaskRequest) -> dict[str, Any]:
+    """What makes a task that labels the task that it is, as JSON values: its config, and that key samples are collected
+    where they are."""
+    config: dict[str, Any] = request.body()["config"]
+    return {**config, "collect_key_sample": True} if request.collect_key_sample else config
+
+
 def notices(request: TaskRequest) -> list[str]:
     """One line for each field that was given and will have no effect, and why."""
     fields = [*_changed(request), *(f"config.{name}" for name in _changed(request.config))]
-    lines = [f"{path}: {why}; ignored" for path in fields if (why := _why_ignored(path, request.task_type))]
+    lines = [f"{path}: {why}; ignored" for path in fields if (why := _why_ignored(path, request))]
     if any(model.specification for model in request.config.inf_config_list or ()):
         lines.append("config.inf_config_list: specification has no meaning on one's own machine; ignored")
     if request.task_type == PRE_LABEL:
@@ -153,13 +164,17 @@ def notices(request: TaskRequest) -> list[str]:
     return lines
 
 
-def _why_ignored(path: str, task_type: str) -> str | None:
-    name = path.removeprefix("config.")
+def _why_ignored(path: str, request: TaskRequest) -> str | None:
+    name, task_type = path.removeprefix("config."), request.task_type
     tasks = FIELD_TASKS.get(name, _EVERY)
     if name in NO_LOCAL_MEANING:
         return "has no meaning on one's own machine"
     if name in _OTHER_DATA:
         return _OTHER_DATA[name]
+    if name in _NAMES_OF_MODELS and task_type == AUTO_LABEL:
+        return "names a model of pre-label or auto-deploy, and auto-label trains its own"
+    if name in _KEY_SAMPLES and task_type in (AUTO_LABEL, PRE_LABEL) and not request.collect_key_sample:
+        return "is about key samples, and collect_key_sample does not ask for them"
     if task_type in tasks:
         return None
     return f"belongs to {_listed(tasks)}, not to {task_type}"

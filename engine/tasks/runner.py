@@ -13,18 +13,24 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from threading import Event
 from typing import Any, Final, Protocol
 
+from engine.dataset import RESULT_NAME
 from engine.errors import EngineError, Failure, InputError, OutputError, Stopped
-from engine.files import as_json, write_bytes
+from engine.files import as_json, write_bytes, write_text
 from engine.outfolder import JOURNAL, OutFolder, check_nothing_left
 
 TASK_NAME: Final = "task.json"
 CACHE: Final = ".labelengine-cache"
+#: In CACHE: folders of OUT that a task which goes on has until it makes others (see `Run.keep`).
+_KEPT: Final = "kept"
+#: In CACHE: the digest of the result of a task that did not end well, as the task left it.
+_LEFT: Final = "result.sha256"
 
 #: Parameters of how a task is computed, not of what it is: it goes on with others.
 _HOW: Final = ("device", "threads")
@@ -126,6 +132,19 @@ class Run:
     def note(self, line: str) -> None:
         self.notices.append(line)
         self.reporter.note(line)
+
+    def keep(self, folder: str) -> None:
+        """What lies in this folder of OUT stays there also where the task is stopped, goes on, and is stopped again
+        before it has made another."""
+        kept = self.cache / _KEPT / folder
+        part = kept.with_name(f"{kept.name}.part")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(self.out.folder / folder, part)
+            shutil.rmtree(kept, ignore_errors=True)
+            part.rename(kept)
+        except OSError:  # a full disk: it is only a copy
+            shutil.rmtree(part, ignore_errors=True)
 
     def tell_reused(self, count: int) -> None:
         """Said, but not kept: a run that was resumed leaves the same result as one that was not."""
@@ -249,8 +268,8 @@ def run(
     as it is. same_task: nobody else writes to `out`: the task there is this one, though its data may have changed
     meanwhile; a finished one is then done again.
 
-    Raises OutputError when `out` may not be written to or holds another task, Stopped when `stop` was set, and what the
-    job raises; in the last two cases task.json says so.
+    Raises OutputError when `out` may not be written to, holds another task, or a result that a person has changed since
+    the task was stopped; Stopped when `stop` was set, and what the job raises; in the last two cases task.json says so.
     """
     identity = task_id(task)
     before = _earlier(out)  # after the data were read, which takes a while: another run may have ended
@@ -260,10 +279,16 @@ def run(
         _check_resumable(out, before, resume)
         if resume and not same_task:
             _check_same(out, before, task, identity)
+        if not same_task:
+            _check_untouched(out)
     again = resume or overwrite or before.get("status") == Status.FAILED
     with OutFolder(out, overwrite=again, inputs=task.files) as folder:
         if not resume:
             shutil.rmtree(out / CACHE, ignore_errors=True)
+        with suppress(OSError):
+            (out / CACHE / _LEFT).unlink(missing_ok=True)
+        if before.get("task_id") != identity:
+            shutil.rmtree(out / CACHE / _KEPT, ignore_errors=True)
         folder.target(TASK_NAME)
         this = Run(task, identity, folder, reporter or Silent(), stop or Event())
         for line in task.notices:
@@ -281,6 +306,8 @@ def run(
             this.status, this.error = Status.FAILED, error
             raise
         finally:
+            if this.error is not None:
+                _leave(this)
             answer = _write_last(this)
         shutil.rmtree(out / CACHE, ignore_errors=True)
     return answer
@@ -344,6 +371,46 @@ def _check_same(out: Path, before: dict[str, Any], task: Task, identity: str) ->
             f"{out}: holds another task that did not end ({_difference(before, task)}); "
             "--overwrite replaces it, or choose a new folder"
         )
+
+
+def _check_untouched(out: Path) -> None:
+    """Raise OutputError where the result of a task that did not end is no longer as the task left it: a person has
+    confirmed labels in it, which would be lost."""
+    try:
+        left = (out / CACHE / _LEFT).read_bytes()
+    except OSError:
+        return
+    now = _result_digest(out)
+    if now and now.encode() != left:
+        raise OutputError(
+            f"{out}: holds a {RESULT_NAME} that a person has changed since the task ended, and it would be lost; "
+            "--overwrite replaces it, or choose a new folder"
+        )
+
+
+def _result_digest(out: Path) -> str:
+    """64 hexadecimal digits; "" where there is no result."""
+    digest = hashlib.sha256()
+    try:
+        with (out / RESULT_NAME).open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _leave(this: Run) -> None:
+    """What a task that did not end well leaves in OUT: the folders that it has kept, and in CACHE how its result is
+    told from one that a person has changed since."""
+    with suppress(EngineError, OSError):
+        for kept in sorted((this.cache / _KEPT).glob("*")):
+            if not kept.name.endswith(".part") and not (this.out.folder / kept.name).exists():
+                for file in sorted(kept.iterdir()):
+                    this.out.place(file, f"{kept.name}/{file.name}", copy=True)
+    with suppress(EngineError):
+        if digest := _result_digest(this.out.folder):
+            write_text(this.cache / _LEFT, digest)
 
 
 def _difference(before: dict[str, Any], task: Task) -> str:

@@ -33,7 +33,7 @@ import torch
 
 from engine.dataset import Dataset
 from engine.embeddings import Gradients
-from engine.errors import ImageError, InputError, Stopped, UsageError
+from engine.errors import ImageError, InputError, OutputError, Stopped, UsageError
 from engine.evaluation import score_multi_label, score_probabilities
 from engine.files import as_json, write_bytes
 from engine.label.labeling import ALGORITHM_TYPES
@@ -340,22 +340,23 @@ def _hidden(dataset: Dataset, folder: Path, *, threads: int | None, reporter: Re
 
 def _placed(dataset: Dataset, sample: Sample, target: Path) -> str:
     """Make the image appear as `target`: a hard link where that is possible, else a copy. The digest of its bytes, ""
-    where it cannot be read."""
+    where it cannot be read. Raises OutputError where the copy cannot be written."""
     try:
         path = os.path.realpath(dataset.path(sample))
         if not S_ISREG(os.stat(path).st_mode):
             return ""
-        try:
-            os.link(path, target)
-        except OSError:  # another file system, no permission
-            shutil.copyfile(path, target)
-        digest = hashlib.sha256()
-        with open(target, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        with open(path, "rb") as file:
+            content = file.read()
     except (OSError, ValueError, ImageError):  # ValueError: a zero byte in the path
         return ""
-    return digest.hexdigest()
+    try:
+        os.link(path, target)
+    except OSError:  # another file system, no permission
+        try:
+            target.write_bytes(content)
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    return hashlib.sha256(content).hexdigest()
 
 
 def _shown(data: _Hidden, told: Booleans) -> Dataset:

@@ -54,7 +54,8 @@ def onnx_graph(path: Path, form: ForeignForm, device: torch.device | None) -> Gr
     try:
         import onnxruntime
     except ImportError:
-        raise MissingExtraError(f"{path}: needs onnxruntime: pip install labelengine[onnx]") from None
+        install = "pip install '.[onnx]' in the folder of labelengine"
+        raise MissingExtraError(f"{path}: needs onnxruntime: {install}") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only: it writes to stderr by itself
