@@ -633,6 +633,14 @@ def test_a_clock_turns_time_into_steps(tmp_path: Path) -> None:
     assert Clock(110.0, 0.0, now=lambda: 0.0).steps(0.5, 0.1, most=20) == 20
 
 
+def test_a_training_that_is_not_worth_its_time_is_left_out() -> None:
+    clock = Clock(10.0, 0.0, now=lambda: 0.0)
+    assert clock.steps(0.5, 0.1, worth=51) == 0
+    assert clock.steps(0.5, 0.1, worth=50) == 50
+    assert clock.steps(0.5, 0.1, most=20, worth=50) == 20  # all that there is to do
+    assert clock.decided == [0, 50, 20]
+
+
 def test_half_of_the_time_is_for_learning_whatever_comes_after() -> None:
     clock = Clock(100.0, 0.0, reserve=30.0, now=lambda: 0.0)
     assert clock.left == 70 and not clock.overrun_in_words

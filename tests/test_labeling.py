@@ -408,6 +408,17 @@ def test_time_that_a_killed_run_has_used_is_known(
     assert kept.count(1) >= 5 and kept.count(2) >= 5
 
 
+def test_without_time_to_learn_from_unlabeled_images_networks_are_taught_the_labels(few: Dataset) -> None:
+    """And a budget that came to that is repeated by its steps."""
+    short = label(few, "accurate", steps=(), minutes=0.001)
+    assert short.choices["consistency"] == "left out, and pretraining: the time is too short for them"
+    assert short.choices["steps"] == "0+8+8"
+    again, longer = label(few, "accurate", steps=(0, 8, 8)), label(few, "accurate", steps=(8,))
+    assert again.probabilities.tobytes() == short.probabilities.tobytes()
+    assert model_digest(again.classifier) == model_digest(short.classifier) != model_digest(longer.classifier)
+    assert "consistency" not in longer.choices
+
+
 def test_epochs_are_another_way_to_say_steps(few: Dataset) -> None:
     assert label(few, steps=(), epochs=20).choices["steps"] == "6+6"  # 20 x 18 images, 64 at a time
 
@@ -417,6 +428,9 @@ def test_epochs_are_another_way_to_say_steps(few: Dataset) -> None:
     [
         ({"algorithm_type": "slow"}, "algorithm_type: must be fast or accurate, got 'slow'"),
         ({"minutes": 0.0}, "minutes: must be above 0, got 0.0"),
+        ({"steps": (0,), "algorithm_type": "accurate"}, "steps: must be above 0, got 0"),
+        ({"steps": (0, 8)}, r"steps: must be above 0, got 0\+8"),
+        ({"steps": (8, 0), "algorithm_type": "accurate"}, r"steps: must be above 0, got 8\+0"),
         ({"precision": "int8"}, "precision: must be one of auto, bfloat16, float32, got 'int8'"),
     ],
 )

@@ -113,7 +113,7 @@ def auto_detect(
     """
     began = time.perf_counter()
     _check_options(algorithm_type, minutes, precision, score_threshold)
-    check_lengths(steps, epochs)
+    check_lengths(steps, epochs, pretraining=False)
     device = device or torch.device("cpu")
     computing, threads = threads, threads or processors()
     sources = samples.sources if isinstance(samples, Dataset) else Sources(Path())

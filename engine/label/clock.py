@@ -93,9 +93,9 @@ class Clock:
         it."""
         return 0.0 if self.given else measure()
 
-    def steps(self, share: float, step_seconds: StepSeconds, *, most: int = _MOST_STEPS) -> int:
+    def steps(self, share: float, step_seconds: StepSeconds, *, most: int = _MOST_STEPS, worth: int = 0) -> int:
         """How many steps the training takes that begins now. share: of the time that is left, in (0, 1]. most: so many
-        are enough, however much time there is."""
+        are enough, however much time there is. worth: where there is no time for so many it is left out: 0."""
         at = len(self.decided)
         if self.given:
             chosen = self.given[min(at, len(self.given) - 1)]
@@ -103,6 +103,7 @@ class Clock:
             chosen = self._known[at]
         else:
             chosen = max(LEAST_STEPS, min(most, _most_steps(self.left * share / self.pace, step_seconds)))
+            chosen = chosen if chosen >= min(worth, most) else 0
         self.decided.append(chosen)
         self.keep()
         return chosen

@@ -253,11 +253,14 @@ def _check_options(
         raise UsageError(f"minutes: must be above 0, got {minutes!r}")
     if precision not in PRECISIONS:
         raise UsageError(f"precision: must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    check_lengths(steps, epochs)
+    check_lengths(steps, epochs, pretraining=algorithm_type == "accurate")
 
 
-def check_lengths(steps: Sequence[int], epochs: int | None) -> None:
-    """Raises UsageError where both say how long training is."""
+def check_lengths(steps: Sequence[int], epochs: int | None, *, pretraining: bool) -> None:
+    """Raises UsageError where both say how long training is, or steps leave out a training that must be. pretraining:
+    whether the first is one, which may be left out."""
+    if min(steps[1:] if pretraining and len(steps) > 1 else steps, default=1) < 1:
+        raise UsageError(f"steps: must be above 0, got {'+'.join(map(str, steps))}")
     if steps and epochs:
         raise UsageError("epochs: cannot be given beside steps, which say already how long training is")
 

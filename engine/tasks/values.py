@@ -127,12 +127,14 @@ def scalar(value: object) -> str:
 
 
 def step_counts(value: object) -> tuple[int, ...]:
-    """`800` or `"900+610+598"` -> the steps of each training, in their order."""
+    """`800` or `"900+610+598"` -> the steps of each training, in their order; the first, where others follow, may be 0:
+    it is left out."""
     parts = str(value).split("+") if isinstance(value, str | int) and not isinstance(value, bool) else []
     numbers = [_as_integer(part.strip()) for part in parts]
-    if not numbers or not all(number and number > 0 for number in numbers):
+    taken = numbers[1:] if numbers[:1] == [0] else numbers
+    if not taken or not all(number and number > 0 for number in taken):
         raise ValueError(f"must be numbers of steps above 0, as 800 or 900+610+598, got {shown(value)}")
-    return tuple(number for number in numbers if number)
+    return tuple(number or 0 for number in numbers)
 
 
 def not_blank(value: str) -> str:
