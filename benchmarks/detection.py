@@ -25,6 +25,17 @@ WBC. One network that had seen all 60 images made 0.891 and 0.594 with 1,300 ste
          60     0  accurate        0.8931    0.5942      419  0.871 0.825 0.983  --device cuda --minutes-accurate 7 on a
             fifth of an H100 (four other tasks on it), steps 2444+156+505+135+640+50
 
+         60     0  fast            0.8906    0.5914       57  0.869 0.820 0.983  steps 764+558 on an H100,
+            --device cuda --minutes 1
+         60     0  fast            0.8925    0.5888      459  0.880 0.814 0.983  steps 891+468, with AMX, --hard:
+                   this box: ours              auroc 0.7987
+                   this box: 1 - confidence    auroc 0.7797
+                   image: ours                 first_fifth 0.7466
+                   image: mean                 first_fifth 0.6212
+                   image: minimum              first_fifth 0.6708
+                   image: entropy              first_fifth 0.7452
+                   image: ObjectLab            first_fifth 0.5978
+
         304     0  ceiling         0.9074    0.6315      872  0.877 0.845 1.000  steps 1397+1453+1535
          30     0  accurate        0.8861    0.5908     1059  0.852 0.820 0.987  steps 809+294+847+309+856+310,
             three networks (tests ran beside, which took time beyond the 15 minutes), --hard:
