@@ -35,8 +35,8 @@ WBC. One network that had seen all 60 images made 0.891 and 0.594 with 1,300 ste
                    image: minimum              first_fifth 0.6708
                    image: entropy              first_fifth 0.7452
                    image: ObjectLab            first_fifth 0.5978
-
          60     0  fast-long       0.8871    0.5957      827  0.851 0.827 0.983  steps 1318+1427+1647
+
         304     0  ceiling         0.9074    0.6315      872  0.877 0.845 1.000  steps 1397+1453+1535
          30     0  accurate        0.8861    0.5908     1059  0.852 0.820 0.987  steps 809+294+847+309+856+310,
             three networks (tests ran beside, which took time beyond the 15 minutes), --hard:

@@ -194,6 +194,7 @@ from engine.label.labeling import auto_label
 from engine.sources import Sources
 from engine.survey import survey
 from engine.tasks.peers import logistic
+from engine.threads import processors
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 LABELS = {"digits": (50, 100), "signs": (50, 100, 200), "cifar10": (250, 1000, 4000)}
@@ -561,10 +562,10 @@ def share_processors(started: Any, jobs: int) -> None:
     with started.get_lock():
         place = started.value
         started.value += 1
-    every = sorted(os.sched_getaffinity(0))
-    share = max(1, len(every) // jobs)
-    mine = {every[(place * share + step) % len(every)] for step in range(share)}
-    os.sched_setaffinity(0, mine)
+    share = max(1, processors() // jobs)
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        every = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {every[(place * share + step) % len(every)] for step in range(share)})
     torch.set_num_threads(share)
     threadpool_limits(share)
 

@@ -21,13 +21,14 @@ from torch import Tensor
 
 from engine.detect.crossfit import BoxMember, BoxVerdict, Loss, hidden_from, seen_by, trained_member, verdict_of
 from engine.detect.detector import maps_of
-from engine.detect.fast import ALMOST, from_labels, kept_members
+from engine.detect.fast import from_labels, kept_members
 from engine.detect.losses import boxes_of, overlaps
 from engine.detect.network import Detector, Maps, trainable
 from engine.detect.plan import BoxPlan, new_detector
 from engine.detect.pool import BoxPool
 from engine.detect.views import STRONG, covered, placed, recolored
 from engine.label.clock import Clock
+from engine.label.fast import ALMOST
 from engine.label.plan import NETWORK_STAGE, Stage
 from engine.label.training import Deck, Training, Watch, generator_of
 

@@ -17,14 +17,13 @@ from engine.detect.plan import BoxPlan, new_detector
 from engine.detect.pool import BoxPool
 from engine.detect.views import LEARNING, viewed
 from engine.label.clock import Clock
+from engine.label.fast import ALMOST
 from engine.label.plan import NETWORK_STAGE, Stage
 from engine.label.training import Deck, Training, Watch, generator_of, trained_before
 
 #: Parts of the labels, and networks that each miss one of them.
 FOLDS: Final = 5
 MEMBERS: Final = 3
-#: A training that others wait for is not at its end.
-ALMOST: Final = 0.999
 
 
 def fast(pool: BoxPool, plan: BoxPlan, step_seconds: float, *, clock: Clock, stage: Stage, watch: Watch) -> BoxVerdict:

@@ -32,7 +32,7 @@ LEARNING_RATE: Final = 0.24
 #: So many steps that all images are whole.
 WHOLE: Final = 10**9
 #: A training that others wait for is not at its end.
-_ALMOST: Final = 0.999
+ALMOST: Final = 0.999
 
 
 def fast(pool: Pool, settings: Settings, *, clock: Clock, stage: Stage, watch: Watch) -> Verdict:
@@ -76,7 +76,7 @@ def kept_member(pool: Pool, plan: Plan, part: int, names: Sequence[str], watch: 
         net = Network(plan.spec).eval().requires_grad_(False).to(pool.device).to(memory_format=torch.channels_last)
         if (trained := trained_before(f"{name}-{part}", net, watch)) >= USABLE_FROM:
             logits = logits_of(pool, net, pool.labeled[plan.fold == part], plan)
-            return Member(net, part, logits, min(trained, _ALMOST))
+            return Member(net, part, logits, min(trained, ALMOST))
     return None
 
 
