@@ -41,7 +41,7 @@ from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Labe
 from engine.server.answers import task_answer
 from engine.server.app import create_app, create_service_app
 from engine.server.checks import Roots, check_paths
-from engine.server.database import Database, ServiceRow, TaskRow
+from engine.server.database import Database, ServiceRow, TaskRow, new_id
 from engine.server.datasets import add_dataset, begin, change, forget_base, land
 from engine.server.inferring import Answered, Service, _append, _Collector, _look
 from engine.server.manual import manual_html
@@ -878,6 +878,11 @@ def test_samples_are_registered_where_the_system_finds_them(home: Path, tmp_path
     dataset_id = add_dataset(Database(home), "p1", "few", tmp_path / "link" / "few.manifest")
     found = [sample.source for sample in read_samples(home / "datasets" / dataset_id / "current.manifest")]
     assert found == [str(tmp_path / "far" / "img" / name) for name in ("1.png", "2.png", "1.png")]
+
+
+def test_no_id_is_a_flag_to_the_command_line() -> None:
+    made = {new_id() for _ in range(1000)}
+    assert len(made) == 1000 and all(re.fullmatch(r"[A-Za-z0-9]{20}", each) for each in made)
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import sqlite3
+import string
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,8 +95,9 @@ class ServiceRow:
 
 
 def new_id() -> str:
-    """An id that nobody can guess, as the service makes them: 20 letters and digits, - and _."""
-    return secrets.token_urlsafe(15)
+    """An id that nobody can guess: 20 letters and digits. (The service's may hold - and _; one that begins with - would
+    be a flag to the command line.)"""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(20))
 
 
 class Database:
