@@ -30,7 +30,7 @@ from engine.hard.combine import (
 )
 from engine.hard.config import HardConfig, parsed_weights
 from engine.hard.consistency import inconsistencies
-from engine.hard.distribution import offset
+from engine.hard.distribution import deviations, offset
 from engine.hard.divergence import divergence
 from engine.hard.examples import hard_examples, judge_of
 from engine.hard.mining import Evidence, View, mined
@@ -197,6 +197,28 @@ def test_offsets_from_a_distribution() -> None:
     assert offset(np.array([2.0]), np.array([])).tolist() == [0.0]
     large = offset(np.array([200.0]), np.array([100.0, 101, 99, 102]), log=True)
     assert large[0] > 0.9
+
+
+def test_scores_of_a_distribution_tell_how_far_out_they_lie() -> None:
+    reference = np.random.default_rng(0).standard_normal(10_000)
+    values = np.array([0.0, 2.0, 5.0, 10.0, 15.0])
+    assert deviations(torch.from_numpy(offset(values, reference))).tolist() == pytest.approx(values, abs=0.5)
+    assert deviations(torch.tensor([1.0])).tolist() == pytest.approx([20], abs=1)
+    assert bool(deviations(torch.tensor([math.nan])).isnan().all())
+
+
+def test_a_box_is_held_against_boxes_of_its_label() -> None:
+    told = one_hot(*[0] * 50, *[1] * 50, *[2] * 3, 0, 1, 2, k=3)
+    told[-3:] = False
+    given = torch.zeros_like(told)
+    given[-3:] = one_hot(0, 1, 2, k=3)
+    sizes = torch.cat([torch.linspace(9, 11, 50), torch.linspace(0.9, 1.1, 50), torch.full((3,), 5.0)])
+    areas = torch.cat([sizes, torch.ones(3)])
+    asked = Evidence(given.float(), given, told, torch.zeros(106, dtype=torch.bool), features={14: areas, 7: areas})
+    found = mined(asked, miners=["feature_distribution_mining"]).scores
+    assert found[14][-3] > 0.99 and found[14][-2] < 0.3  # small as those of the second label, and small for its own
+    assert 0.3 < found[14][-1] < 0.99  # three of a label tell nothing: held against all
+    assert found[7][-3] == found[7][-2]  # what is measured of an image is not of its label
 
 
 def test_frames_by_their_names() -> None:

@@ -26,6 +26,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from engine.hard.distribution import deviations
 from engine.hard.mining import LEAST_REFERENCE, Scores
 from engine.hard.reasons import OPERATOR_WEIGHTS, OPERATORS, REASONS, WEIGHTS
 from engine.label.heads import UNSEEN_ERRORS
@@ -97,9 +98,9 @@ class Scale:
 
 
 def _unbent(number: int, score: Tensor | float) -> Tensor:
-    """Scores that are shares of a distribution crowd below 1: 0.99 and 0.9999 are as far from each other as from 0."""
+    """Scores that are shares of a distribution crowd below 1; how far out they lie does not."""
     values = torch.as_tensor(score)
-    return -(1.0001 - values).log10() if REASONS[number].miner == "feature_distribution_mining" else values
+    return deviations(values) if REASONS[number].miner == "feature_distribution_mining" else values
 
 
 def scale_of(scores: Scores, reference: Tensor, *, far: float = _FAR) -> Scale:

@@ -9,7 +9,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.stats import t as student
+from torch import Tensor
 
 _Numbers = npt.NDArray[np.floating]
 
@@ -22,6 +24,8 @@ _LEAST_LOG_SPREAD: Final = 0.05
 _LOG_FLOOR: Final = 0.01
 #: Tails are as heavy as those of a t distribution with so many degrees of freedom, or fewer for few samples.
 _FREEDOM: Final = 8
+#: What single precision tells from 0.
+_LEAST_TAIL: Final = 4e-8
 
 
 def offset(values: _Numbers, reference: _Numbers, *, log: bool = False) -> npt.NDArray[np.float32]:
@@ -42,6 +46,13 @@ def offset(values: _Numbers, reference: _Numbers, *, log: bool = False) -> npt.N
     low, middle, high = np.quantile(reference, (_TAILS[0], 0.5, _TAILS[1]))
     least = _LEAST_LOG_SPREAD if log else _LEAST_SPREAD
     below, above = max((middle - low) / _NORMAL_TAIL, least), max((high - middle) / _NORMAL_TAIL, least)
-    deviations = np.where(values < middle, (middle - values) / below, (values - middle) / above)
+    away = np.where(values < middle, (middle - values) / below, (values - middle) / above)
     freedom = max(1, min(_FREEDOM, len(reference) - 1))
-    return np.asarray(1 - 2 * student.sf(deviations, freedom), np.float32)
+    return np.asarray(1 - 2 * student.sf(away, freedom), np.float32)
+
+
+def deviations(score: Tensor) -> Tensor:
+    """A score of `offset` -> by how many deviations the value lies off the middle, 0 to 20 (single precision tells no
+    more apart). NaN stays."""
+    tail = (1 - score.double()).clamp(min=_LEAST_TAIL) / 2
+    return torch.as_tensor(student.isf(tail.numpy(), _FREEDOM), dtype=torch.float32)

@@ -35,6 +35,9 @@ LEAST_REFERENCE: Final = 10
 #: Scores of one reason for all samples, or NaN.
 Scores = dict[int, Tensor]
 
+#: What is measured of a box alone: a thrombocyte is as small as no other cell.
+_OF_A_BOX: Final = range(13, 19)
+
 _PREDICT_SCORE: Final = "predict_score_mining"
 _CLUSTERING: Final = "clustering_mining"
 _SIMILARITY: Final = "image_similarity_mining"
@@ -250,7 +253,7 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
             generator=chance,
         )
     if _DISTRIBUTION in miners:
-        found |= _offsets(evidence.features, evidence.told.any(dim=1))
+        found |= _offsets(evidence)
     if _CONSISTENCY in miners:
         found |= evidence.altered
     if _ANOMALY in miners and evidence.views:
@@ -289,12 +292,20 @@ def _over_views(evidence: Evidence, work: Callable[[View, int], Tensor]) -> Tens
     return torch.where(fair.any(dim=0), mean, torch.nan)
 
 
-def _offsets(features: Mapping[int, Tensor], reference: Tensor) -> Scores:
-    """Reasons 5-18. features: by reason, (n,). reference: (n,) bool; where no sample is in it, all are."""
-    among = reference if bool(reference.any()) else torch.ones_like(reference)
+def _offsets(evidence: Evidence) -> Scores:
+    """Reasons 5-18: how far what was measured lies from the training set, of a box from boxes of its label there, where
+    it has LEAST_REFERENCE of these; without a training set from all samples."""
+    told = evidence.told.any(dim=1)
+    everyone = told if bool(told.any()) else torch.ones_like(told)
     found = {}
-    for reason, values in features.items():
-        numbers = values.numpy().astype(np.float64)
-        score = offset(numbers, numbers[among.numpy()], log=FEATURES_OF_REASONS[reason].log)
+    for reason, measured in evidence.features.items():
+        log = FEATURES_OF_REASONS[reason].log
+        values = measured.numpy().astype(np.float64)
+        score = offset(values, values[everyone.numpy()], log=log)
+        for column in range(evidence.told.shape[1]) if reason in _OF_A_BOX else ():
+            theirs = values[evidence.told[:, column].numpy()]
+            if np.isfinite(theirs).sum() >= LEAST_REFERENCE:
+                mine = evidence.weighed[:, column].numpy()
+                score[mine] = offset(values[mine], theirs, log=log)
         found[reason] = torch.from_numpy(score)
     return found

@@ -23,12 +23,12 @@ from engine.manifest import format_sample
 from engine.report import Card, Gallery, Histogram, Page, Reliability, Table, Tile
 from engine.samples import Sample
 from engine.tasks.hard_page import (
+    boxes_caption,
     curve_of,
     examples_of,
     neighbours_of,
     reason_table,
     reviews,
-    told_coefficient,
     why_of,
     with_boxes,
     words_of,
@@ -94,7 +94,7 @@ def detecting_page(
         line = format_sample(written[row]).decode("utf-8", "surrogatepass").strip()
         names = list(dict.fromkeys(shape.name for shape in dataset[row].boxes))
         why = why_of(hard, row, names, near, line)
-        tile: Tile = replace(tiles[row], caption=_review_caption(dataset[row], hard, row), why=why)
+        tile: Tile = replace(tiles[row], caption=boxes_caption(dataset[row], hard, row), why=why)
         return tile
 
     choices = detection.choices
@@ -123,16 +123,6 @@ def detecting_page(
         reasons=words_of(hard),
         examples=examples,
     )
-
-
-def _review_caption(sample: Sample, hard: HardExamples, row: int) -> str:
-    """`43 % · 2/12 · 0-18`: hard boxes of all; as long as the smallest tiles are wide."""
-    boxes = sample.boxes
-    red = sum(bool(shape.hard_reasons) for shape in boxes)
-    told = told_coefficient(hard, row).removesuffix(" likely wrong").removeprefix("difficulty ")
-    count = f"{red}/{len(boxes)}" if boxes else "no box"
-    reasons = "-".join(map(str, hard.reasons[row]))
-    return " · ".join([told, count, *([reasons] if reasons else [])])
 
 
 def _largest(detection: Detection) -> list[int]:

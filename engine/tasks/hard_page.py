@@ -56,11 +56,26 @@ _EASY: Final = (40, 160, 120)
 
 def told_coefficient(found: HardExamples, row: int) -> str:
     """`43 % likely wrong`, or where it is no probability `difficulty 0.43`."""
+    told = _short(found, row)
+    return f"{told} likely wrong" if found.combiner == "calibrated" else f"difficulty {told}"
+
+
+def _short(found: HardExamples, row: int) -> str:
+    """`43 %`, or `0.43`."""
     coefficient = float(found.coefficients[row])
-    if found.combiner == "calibrated":
-        percent = "<1" if coefficient < 0.005 else ">99" if coefficient > 0.995 else f"{100 * coefficient:.0f}"
-        return f"{percent} % likely wrong"
-    return f"difficulty {coefficient:.2f}"
+    if found.combiner != "calibrated":
+        return f"{coefficient:.2f}"
+    percent = "<1" if coefficient < 0.005 else ">99" if coefficient > 0.995 else f"{100 * coefficient:.0f}"
+    return f"{percent} %"
+
+
+def boxes_caption(sample: Sample, found: HardExamples, row: int) -> str:
+    """`43 % · 2/12 · 0-18`: hard boxes of all."""
+    boxes = sample.boxes
+    red = sum(bool(shape.hard_reasons) for shape in boxes)
+    count = f"{red}/{len(boxes)}" if boxes else "no box"
+    reasons = "-".join(map(str, found.reasons[row]))
+    return " · ".join([_short(found, row), count, *([reasons] if reasons else [])])
 
 
 def words_of(found: HardExamples) -> dict[int, str]:
@@ -202,11 +217,12 @@ def hard_page(
         line = format_sample(written[row]).decode("utf-8", "surrogatepass").strip()
         why = why_of(found, row, names, near, line)
         proposal = None if done.of_boxes else Proposal(written[row].source, tuple(names))
-        told = told_coefficient(found, row).removesuffix(" likely wrong").removeprefix("difficulty ")
-        caption = f"{told} · {', '.join(names) or 'no box'}"
         reasons = "-".join(map(str, found.reasons[row]))
-        tiles.append(replace(tile, caption=f"{caption} · {reasons}", proposal=proposal, why=why))
+        of_image = f"{_short(found, row)} · {', '.join(names)} · {reasons}"
+        caption = boxes_caption(dataset[row], found, row) if done.of_boxes else of_image
+        tiles.append(replace(tile, caption=caption, proposal=proposal, why=why))
     hard = int(found.hard[order].sum())
+    meaning = _meaning(found, done.of_boxes)
     what = "people's labels" if labeled else "boxes" if done.of_boxes else "automatic labels"
     more = f" The first {len(shown):,} of {hard:,}; hard.csv has all." if hard > len(shown) else ""
     decisions = None
@@ -224,7 +240,7 @@ def hard_page(
             ("unreadable", f"{len(failures):,}"),
         ),
         notes=tuple(notes),
-        galleries=(Gallery("Hard examples", tuple(tiles), note=_MEANING[found.combiner] + more),) if tiles else (),
+        galleries=(Gallery("Hard examples", tuple(tiles), note=meaning + more),) if tiles else (),
         histograms_heading="Review",
         curve=curve_of(found.left),
         tables=(*reason_table(found, order.tolist()), *failure_tables([(dataset.name, failures)])),
@@ -234,12 +250,16 @@ def hard_page(
     )
 
 
-_MEANING: Final = {
-    "calibrated": "The percentage is the probability that the label is wrong; the numbers are its reasons, those that "
-    "count most first: Reasons below says what they mean.",
-    "weights": "The number before the label is the difficulty, from 0 to 1, a weighted mean of what the miners say; "
-    "behind it are the numbers of its reasons, those that count most first: Reasons below says what they mean.",
-}
+def _meaning(found: HardExamples, of_boxes: bool) -> str:
+    """What captions say."""
+    wrong = "a box on the image is wrong or missing" if of_boxes else "the label is wrong"
+    number = {
+        "calibrated": f"The percentage is the probability that {wrong}",
+        "weights": "The first number is the difficulty, from 0 to 1, by a weighted mean of what the miners say",
+    }
+    boxes = ", then how many boxes are hard, in red, and of how many (9/17)" if of_boxes else ""
+    reasons = "the last numbers are the reasons, those that count most first: Reasons below says what they mean."
+    return f"{number[found.combiner]}{boxes}; {reasons}"
 
 
 def _columns(found: HardExamples) -> dict[int, list[int]]:
