@@ -11,15 +11,18 @@ labels by difficulty, from the same probabilities and embeddings (the algorithm 
 on our content vectors, from arrays alone: a run takes a second, so that there can be many):
 
     ours            `calibrated`; "ours, weights" the documented weights
-    peers           least confidence, margin, entropy (of FiftyOne's hardness); cleanlab: get_label_quality_scores by
-                    its three methods, and OutOfDistribution on the embeddings of the first network
+    peers           least confidence, margin, entropy (of FiftyOne's hardness), at random; cleanlab:
+                    get_label_quality_scores by its three methods, and OutOfDistribution on the embeddings of the first
+                    network
 
 Printed: area under the ROC curve for "the label is wrong", average precision, share of the errors among the first 10
-and 20 % reviewed, the mean over the seeds; expected calibration error and Brier skill of the calibrated coefficient;
-the difference of areas to the best peer with a 90 % interval (bootstrap over the images, paired); how often the 90 %
-interval of what a review leaves holds the truth (at 0, 5, 10 and 20 % reviewed); how many labels are hard by weights at
-the documented threshold, and how many of the wrong ones; what part of the images a person must review until the engine,
-which learns from the review, says that 98 and 99.5 % are right, and how many are; seconds of all miners over those of
+and 20 % reviewed, the share to review until 98 and 99.5 % are right (seen afterwards), the mean over the seeds;
+expected calibration error and Brier skill of the calibrated coefficient; the difference of areas to the best peer with
+a 90 % interval (bootstrap over the images, paired); how often the 90 % interval of what a review leaves holds the truth
+(at 0, 5, 10 and 20 % reviewed); how many labels are hard by weights at the
+documented threshold, and how many of the wrong ones; what part of the images a person must review until the engine,
+which learns from the review, says that 98 and 99.5 % are right, how many are, and how many a person has touched, with
+those labeled first; seconds of all miners over those of
 one look at every image by all networks. With --ablation the area of each miner alone and of all but each, by both
 combiners. --keep: what labeling has found is kept in FOLDER, and used again by a later run, which then takes seconds.
 --jobs: so many seeds at once, each on its part of the processors (and all on one --device), where figures of speed mean
@@ -168,7 +171,7 @@ import pickle
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -203,6 +206,8 @@ OURS, BY_WEIGHTS = "ours", "ours, weights"
 BOOTSTRAPS = 200
 MARKS = (0.0, 0.05, 0.1, 0.2)
 GOALS = (0.98, 0.995)
+#: The version of what is kept of a labeling.
+_KEPT = 2
 #: Not one of ours: labels that somebody else has made.
 LOGISTIC = "logistic"
 
@@ -249,7 +254,9 @@ def with_labels(dataset: Dataset, names: np.ndarray, count: int, seed: int) -> D
 # ---- Those who order.
 
 
-def peers(probabilities: np.ndarray, given: np.ndarray, vectors: np.ndarray, seen: np.ndarray) -> dict[str, np.ndarray]:
+def peers(
+    probabilities: np.ndarray, given: np.ndarray, vectors: np.ndarray, seen: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
     """Difficulty of m automatic labels, larger = harder. probabilities: (m, k). given: (m,) class numbers. vectors: of
     all n samples, the m first. seen: positions of the labeled ones."""
     ordered = np.sort(probabilities, axis=1)
@@ -257,6 +264,7 @@ def peers(probabilities: np.ndarray, given: np.ndarray, vectors: np.ndarray, see
         "least confidence": 1 - ordered[:, -1],
         "margin": ordered[:, -2] - ordered[:, -1],
         "entropy": -(probabilities * np.log(probabilities.clip(1e-12))).sum(axis=1),
+        "random": np.random.default_rng(seed).random(len(given)),
     }
     try:
         from cleanlab.outlier import OutOfDistribution
@@ -266,7 +274,7 @@ def peers(probabilities: np.ndarray, given: np.ndarray, vectors: np.ndarray, see
     for method in ("self_confidence", "normalized_margin", "confidence_weighted_entropy"):
         found[f"cleanlab {method}"] = -get_label_quality_scores(given, probabilities, method=method)
     judge = OutOfDistribution({"k": min(10, len(seen) - 1)})
-    judge.fit(features=vectors[seen])
+    judge.fit(features=vectors[seen], verbose=False)
     found["cleanlab OutOfDistribution"] = -judge.score(features=vectors[: len(given)])
     return found
 
@@ -301,7 +309,7 @@ class Cell:
         return f"{self.name}, {self.labels} labels, {self.algorithm} {self.minutes:g} min"
 
     def file_name(self, seed: int) -> str:
-        return f"{self.name}-{self.algorithm}-{self.labels}-{self.minutes:g}-{seed}"
+        return f"{self.name}-{self.algorithm}-{self.labels}-{self.minutes:g}-{seed}-{_KEPT}"
 
 
 def observed(cell: Cell, seed: int, folder: Path, keep: Path | None) -> Observed:
@@ -393,11 +401,13 @@ def trial(cell: Cell, seed: int, folder: Path, keep: Path | None, ablation: bool
         "scores": {
             OURS: calibrated.coefficients[rows],
             BY_WEIGHTS: by_weights.coefficients[rows],
-            **peers(probabilities / probabilities.sum(axis=1, keepdims=True), given, vectors, seen),
+            **peers(probabilities / probabilities.sum(axis=1, keepdims=True), given, vectors, seen, seed),
         },
         "hard": by_weights.hard[rows],
         "covered": covered(calibrated, rows, wrong),
         "efforts": [effort(evidence, rows, found.truth, goal, seed) for goal in GOALS] if reviewing else [],
+        "labels": cell.labels,
+        "images": len(cell.names),
         "seconds": found.seconds,
         "looking": found.looking,
         "choices": dict(calibrated.choices),
@@ -415,9 +425,7 @@ def effort(evidence: Evidence, rows: np.ndarray, truth: torch.Tensor, goal: floa
     given = evidence.given[rows]
     wrong = (given != truth).any(dim=1).numpy()
     while True:
-        told, judged = evidence.told.clone(), evidence.judged.clone()
-        told[rows[reviewed]], judged[rows[reviewed]] = truth[reviewed], True
-        found = hard_examples(replace(evidence, told=told, judged=judged), HardConfig(combiner="calibrated"), seed=seed)
+        found = hard_examples(confirmed(evidence, rows, truth, reviewed), HardConfig(combiner="calibrated"), seed=seed)
         rest = np.flatnonzero(~reviewed)
         wanted = reviews_to_reach(found.left, 1 - (1 - goal) * total / max(1, len(rest))) if len(rest) else 0
         assert wanted is not None
@@ -425,6 +433,15 @@ def effort(evidence: Evidence, rows: np.ndarray, truth: torch.Tensor, goal: floa
             return reviewed.mean(), 1 - wrong[~reviewed].sum() / total
         order = rest[np.argsort(-found.coefficients[rows[rest]], kind="stable")]
         reviewed[order[: max(20, wanted // 20)]] = True
+
+
+def confirmed(evidence: Evidence, rows: np.ndarray, truth: torch.Tensor, reviewed: np.ndarray) -> Evidence:
+    """What is known after a review, as `hard` finds it after `confirm`. rows: (m,). truth: (m, k). reviewed: (m,)."""
+    told, judged, chosen = evidence.told.clone(), evidence.judged.clone(), torch.zeros(len(evidence), dtype=torch.bool)
+    now = torch.from_numpy(rows[reviewed])
+    told[now], judged[now], chosen[now] = truth[reviewed], True, True
+    views = tuple(replace(view, seen=torch.cat([view.seen, now])) for view in evidence.views)
+    return replace(evidence, told=told, judged=judged, chosen=chosen, views=views)
 
 
 def ablations(evidence: Evidence, rows: np.ndarray, wrong: np.ndarray, seed: int) -> dict[str, tuple[float, ...]]:
@@ -459,6 +476,13 @@ def met(score: np.ndarray, wrong: np.ndarray, share: float) -> float:
     return float(wrong[first].sum() / max(1, wrong.sum()))
 
 
+def reviewed_until(score: np.ndarray, wrong: np.ndarray, goal: float) -> float:
+    """The share to review in this order until so many are right, as one sees afterwards."""
+    places = np.flatnonzero(wrong[np.argsort(-score, kind="stable")])
+    left = int((1 - goal) * len(wrong))
+    return (places[len(places) - left - 1] + 1) / len(wrong) if len(places) > left else 0.0
+
+
 def skill(p: np.ndarray, wrong: np.ndarray) -> float:
     """Of the Brier score, above that of the true share for everyone."""
     constant = float(np.mean((wrong - wrong.mean()) ** 2))
@@ -470,7 +494,13 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "AP": lambda score, wrong: float(average_precision_score(wrong, score)),
     "10 %": lambda score, wrong: met(score, wrong, 0.1),
     "20 %": lambda score, wrong: met(score, wrong, 0.2),
+    "to 98": lambda score, wrong: reviewed_until(score, wrong, 0.98),
+    "to 99.5": lambda score, wrong: reviewed_until(score, wrong, 0.995),
 }
+
+
+#: What a line of the summary has.
+SUMMED = ("AUROC", "AP", "20 %", "to 98")
 
 
 def against_best_peer(trials: list[dict[str, Any]]) -> tuple[str, float, float, float]:
@@ -490,6 +520,31 @@ def against_best_peer(trials: list[dict[str, Any]]) -> tuple[str, float, float, 
     return best, float(ours - mean[best]), float(np.quantile(gaps, 0.05)), float(np.quantile(gaps, 0.95))
 
 
+def against(trials: list[dict[str, Any]], measure: str) -> tuple[float, float]:
+    """The mean of ours, and of the peer that is best at it."""
+    work, best = MEASURES[measure], min if measure.startswith("to ") else max
+    mean = {name: np.nanmean([work(t["scores"][name], t["wrong"]) for t in trials]) for name in trials[0]["scores"]}
+    return float(mean[OURS]), float(best(value for name, value in mean.items() if name not in (OURS, BY_WEIGHTS)))
+
+
+def summary(told: list[dict[str, Any]]) -> None:
+    """A line a cell: ours and the peer that is best at it, measure by measure."""
+    print(f"\n{'ours, best peer':32}{'wrong':>6}" + "".join(f"{name:>12}" for name in SUMMED), end="")
+    print(f"{'area above':>14}{'ECE':>6}{'skill':>6}{'held':>5}")
+    rows = [[part for name in SUMMED for part in each["measures"][name]] for each in told]
+    for each, row in zip(told, rows, strict=True):
+        print(f"{each['cell'].removesuffix(' min'):32}{100 * each['wrong']:6.1f}{_numbers(row)}", end="")
+        low, high = each["interval"]
+        print(f"{low:+7.3f}{high:+7.3f}{each['ece']:6.3f}{each['skill']:6.2f}{100 * each['covered']:5.0f}")
+    print(f"{'mean':38}{_numbers(np.nanmean(rows, axis=0))}", end="")
+    ece, skilled, held = (np.mean([each[name] for each in told]) for name in ("ece", "skill", "covered"))
+    print(f"{np.mean([each['gap'] for each in told]):+14.3f}{ece:6.3f}{skilled:6.2f}{100 * held:5.0f}")
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return "".join(f"{value:6.3f}" for value in values)
+
+
 def report(title: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
     print(f"\n{title}; {len(trials)} seeds, {100 * np.mean([t['wrong'].mean() for t in trials]):.2f} % wrong")
     print(f"{'':38}" + "".join(f"{name:>8}" for name in MEASURES))
@@ -506,8 +561,10 @@ def report(title: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
     print(f"by weights {100 * hard:.0f} % are hard, and {100 * caught:.0f} % of the wrong ones")
     for at, goal in enumerate(GOALS if trials[0]["efforts"] else ()):
         parts, right = np.mean([t["efforts"][at] for t in trials], axis=0)
+        touched = np.mean([(t["labels"] + t["efforts"][at][0] * len(t["wrong"])) / t["images"] for t in trials])
         reached = np.mean([t["efforts"][at][1] >= goal for t in trials])
         print(f"until {100 * goal:g} % are right: {100 * parts:.1f} % reviewed, then {100 * right:.2f} % are", end="; ")
+        print(f"{100 * touched:.1f} % of all images touched", end="; ")
         print(f"the goal was reached in {100 * reached:.0f} % of the runs")
     seconds, looking = (np.mean([t[name] for t in trials]) for name in ("seconds", "looking"))
     looks = "" if np.isnan(looking) else f"; all miners {looking:.1f} x one look at every image by all networks"
@@ -519,6 +576,8 @@ def report(title: str, trials: list[dict[str, Any]]) -> dict[str, Any]:
     print("AUROC by reason: " + ", ".join(f"{number} {value:.2f}" for number, value in reasons.items()), flush=True)
     return {
         "cell": title,
+        "wrong": float(np.mean([t["wrong"].mean() for t in trials])),
+        "measures": {name: against(trials, name) for name in MEASURES},
         "gap": gap,
         "interval": [low, high],
         "covered": float(held),
@@ -605,6 +664,8 @@ def main() -> None:
             told.append(report(cell.title, [each.result() for each in trials]))
             if options.out:
                 options.out.write_text(json.dumps(told, indent=1))
+    if len(told) > 1:
+        summary(told)
 
 
 if __name__ == "__main__":

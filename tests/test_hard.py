@@ -14,6 +14,7 @@ from torch import Tensor
 
 from engine.errors import InputError, UsageError
 from engine.hard.anomaly import abnormality, joined
+from engine.hard.asking import NOBODY
 from engine.hard.clustering import around, disagreement
 from engine.hard.combine import (
     Residual,
@@ -33,6 +34,7 @@ from engine.hard.consistency import inconsistencies
 from engine.hard.distribution import deviations, offset
 from engine.hard.divergence import divergence
 from engine.hard.examples import hard_examples, judge_of
+from engine.hard.labeled import Seen, views_of
 from engine.hard.mining import Evidence, View, mined
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.predict_score import low_confidence, nothing_found
@@ -409,6 +411,57 @@ def test_a_view_does_not_judge_what_it_has_learned_from() -> None:
     assert by_both[15] not in (by_one[15], 0)
 
 
+def test_those_around_are_what_the_model_believes_that_has_not_seen_the_label() -> None:
+    known = evidence(60, 20)
+    n, k = known.probabilities.shape
+    vectors, yes = torch.randn(n, 3, generator=generator_of("around")), torch.tensor([1.0, 0.0]).expand(n, k)
+    first = View(vectors, torch.arange(10), 1 - yes)
+    second = View(vectors, torch.arange(10, 20), yes)
+    told, given = torch.zeros(n, k, dtype=torch.bool), torch.zeros(n, k, dtype=torch.bool)
+    told[:20, 0], given[:, 0] = True, True
+    said = replace(known, told=told, given=given, probabilities=yes)
+    found = mined(replace(said, views=(first, second))).around[:, 0]
+    # Of the ten around a third is labeled, and people say yes; of the others the first model says no, all say yes.
+    assert bool((found[:10] == 0).all()) and 0.5 < found[10:20].mean() < 0.8
+    assert bool((found[20:] == 0).all())
+    shown = mined(replace(said, views=(first, second), contents=vectors)).alike
+    assert torch.equal(shown[:, 0], found)  # the same of those alike, where pixels show the same
+    for views in ((first, second), (second, first)):  # seen by neither: their mean, in any order
+        neither = tuple(replace(view, seen=torch.arange(5)) for view in views)
+        by_both = mined(replace(said, views=neither, contents=vectors))
+        assert torch.allclose(by_both.alike[5:20, 0], by_both.around[5:20, 0])
+        assert 0.25 < by_both.alike[5:20, 0].mean() < 0.4
+    nobody_asked = (replace(first, beliefs=None), replace(second, beliefs=None))
+    assert bool((mined(replace(said, views=nobody_asked)).around[:, 0] == 0).all())
+    with pytest.raises(InputError, match="views: beliefs must be"):
+        hard_examples(replace(said, views=(replace(first, beliefs=yes[:9]),)))
+    with pytest.raises(InputError, match=r"views: beliefs must be in \[0, 1\] or NaN"):
+        hard_examples(replace(said, views=(replace(first, beliefs=2 * yes),)))
+    with pytest.raises(InputError, match="contents: must be finite"):
+        hard_examples(replace(said, contents=vectors / 0))
+
+
+def test_views_of_networks_know_what_each_has_not_seen_and_are_as_sure_as_they_are_right() -> None:
+    chance = generator_of("views")
+    truth = torch.randint(0, 2, (400,), generator=chance)
+    right = torch.rand(2, 400, generator=chance) < 0.8
+    sure = torch.where(right ^ (truth == 0), 0.99, 0.01)  # of the second label; too sure
+    told = one_hot(*truth.tolist())
+    told[300:] = False
+    judges = torch.arange(400) % 2
+    judges[200:250], judges[250:300], judges[300:] = -1, NOBODY, -1
+    seen = Seen(torch.rand(2, 400, 3, generator=chance), torch.stack([1 - sure, sure], dim=2), {})
+    views = views_of(seen, told, judges, multi_label=False)
+    for number, view in enumerate(views):
+        assert torch.equal(view.vectors, seen.vectors[number])
+        assert view.seen.tolist() == [row for row in range(300) if row >= 200 or row % 2 != number]
+        assert view.beliefs is not None and view.beliefs.sum(dim=1) == pytest.approx(torch.ones(400), abs=1e-5)
+        assert view.beliefs.amax(dim=1).mean() == pytest.approx(0.8, abs=0.08)  # they were right as often as that
+        assert torch.equal(view.beliefs.argmax(dim=1), seen.beliefs[number].argmax(dim=1))
+    nobody = views_of(seen, told, torch.full((400,), -1), multi_label=False)
+    assert torch.allclose(nobody[0].beliefs, seen.beliefs[0], atol=1e-5)  # nothing tells how sure they may be
+
+
 @pytest.mark.parametrize("combiner", ["weights", "calibrated"])
 def test_wrong_labels_come_first(combiner: str) -> None:
     known, wrong = simulated(400, 200)
@@ -641,24 +694,54 @@ def test_operators_of_a_miner_are_weighted() -> None:
     assert found[0] == pytest.approx(3 * found[1].item())
 
 
+def odds_of(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
 def test_calibrating_without_samples_is_the_prior() -> None:
-    model = calibrate(torch.empty(0, 2), {"clustering_mining": torch.empty(0)}, torch.empty(0, dtype=torch.bool))
-    assert (model.intercept, model.confidence, model.around, model.errors) == (0, 1, 1, 0)
+    model = calibrate(torch.empty(0, 3), {"clustering_mining": torch.empty(0)}, torch.empty(0, dtype=torch.bool))
+    found = (model.intercept, model.confidence, model.around, model.alike, model.errors)
+    assert found == (0, 0.4, pytest.approx(0.35), pytest.approx(0.35), 0)
     miners = {"clustering_mining": torch.zeros(1)}
-    assert model.probabilities(torch.tensor([[0.3, math.nan]]), miners).item() == pytest.approx(0.3)
-    both = 0.3 / 0.7 * 0.6 / 0.4  # the odds of two witnesses
-    assert model.probabilities(torch.tensor([[0.3, 0.6]]), miners).item() == pytest.approx(both / (1 + both))
-    fewer = model.adding_up(torch.tensor([[0.3, 0.6], [0.1, 0.2]]), {"clustering_mining": torch.zeros(2)}, 0.05)
-    said = fewer.probabilities(torch.tensor([[0.3, 0.6], [0.1, 0.2]]), {"clustering_mining": torch.zeros(2)})
-    assert said.mean().item() == pytest.approx(0.05, abs=1e-4) and said[0] > said[1]
+    for doubts in ([0.3, math.nan, math.nan], [0.3, 0.3, math.nan], [math.nan, 0.3, 0.3], [0.3, 0.3, 0.3]):
+        said = model.probabilities(torch.tensor([doubts]), miners).item()  # known ones stand for unknown ones
+        assert odds_of(said) == pytest.approx(1.1 * odds_of(0.3))
+    said = model.probabilities(torch.tensor([[0.3, 0.6, 0.7]]), miners).item()
+    assert odds_of(said) == pytest.approx(0.4 * odds_of(0.3) + 0.35 * odds_of(0.6) + 0.35 * odds_of(0.7))
+    open_ = torch.tensor([[0.3, 0.6, 0.6], [0.1, 0.2, 0.2]])
+    fewer = model.adding_up(open_, {"clustering_mining": torch.zeros(2)}, 0.05)
+    said_ = fewer.probabilities(open_, {"clustering_mining": torch.zeros(2)})
+    assert said_.mean().item() == pytest.approx(0.05, abs=1e-4) and said_[0] > said_[1]
+
+
+def test_a_doubt_that_stands_for_others_has_their_weight() -> None:
+    model = calibrate(torch.empty(0, 3), {}, torch.empty(0, dtype=torch.bool))
+    for known, weights in (
+        ((True, True, True), (0.4, 0.35, 0.35)),
+        ((True, True, False), (0.4, 0.7, 0)),
+        ((True, False, False), (1.1, 0, 0)),
+        ((False, True, True), (0, 0.75, 0.35)),
+    ):
+        assert model.weights_of(torch.tensor(known)) == pytest.approx(weights)
+
+
+def test_of_those_around_and_those_alike_the_better_judge_counts_more() -> None:
+    wrong = torch.arange(100) < 5
+    tells, knows_nothing = torch.where(wrong, 0.6, 0.02), torch.full((100,), 0.4)
+    own = torch.full((100,), 0.05)
+    first = calibrate(torch.stack([own, tells, knows_nothing], dim=1), {}, wrong)
+    second = calibrate(torch.stack([own, knows_nothing, tells], dim=1), {}, wrong)
+    assert first.around > 4 * first.alike and second.alike > 4 * second.around
+    assert first.around == pytest.approx(second.alike, abs=1e-3)
 
 
 def test_many_labels_that_nobody_doubts_do_not_make_others_sure() -> None:
     """3,000 confirmed labels, one in 10,000 expected to be wrong, and none that is: nothing was understated."""
-    own = torch.stack([torch.full((3_000,), 1e-4), torch.full((3_000,), math.nan)], dim=1)
+    own = torch.full((3_000, 3), math.nan)
+    own[:, 0] = 1e-4
     model = calibrate(own, {}, torch.zeros(3_000, dtype=torch.bool))
     assert abs(model.understated) < 0.05
-    open_ = torch.full((100, 2), math.nan)
+    open_ = torch.full((100, 3), math.nan)
     for doubt in (1e-6, 1e-3):  # a shift downwards never makes it more
         open_[:, 0] = doubt
         sure = replace(model, understated=-1e-3).at_level(open_, {}).probabilities(open_, {}).mean()
@@ -677,7 +760,7 @@ def test_what_a_person_chose_does_not_tell_what_is_usual() -> None:
 
 def test_calibration_rises_with_every_miner() -> None:
     chance = generator_of("calibrate")
-    doubt, score = torch.rand(300, 2, generator=chance), torch.rand(300, generator=chance)
+    doubt, score = torch.rand(300, 3, generator=chance), torch.rand(300, generator=chance)
     opposite = score < 0.5  # a miner that is wrong about everything gets no weight, never a negative one
     model = calibrate(doubt, {"clustering_mining": score}, opposite)
     assert model.weights["clustering_mining"] < 0.05 and model.confidence >= 0
@@ -695,7 +778,7 @@ def test_how_many_to_review() -> None:
 def test_few_errors_leave_the_documented_weights() -> None:
     chance = generator_of("few errors")
     model = calibrate(
-        torch.rand(60, 2, generator=chance) / 50,
+        torch.rand(60, 3, generator=chance) / 50,
         {"clustering_mining": torch.rand(60, generator=chance)},
         torch.zeros(60, dtype=torch.bool),
     )
@@ -715,15 +798,15 @@ def test_reasons_go_by_contribution() -> None:
 
 def test_nothing_may_be_left_where_nobody_has_erred() -> None:
     """20 labels that are all right do not tell that there are errors among a thousand that nobody doubts."""
-    doubt = torch.full((1_000, 2), 1e-4)
+    doubt = torch.full((1_000, 3), 1e-4)
     model = calibrate(doubt[:20], {}, torch.zeros(20, dtype=torch.bool))
     (left, _) = residuals(model, doubt, {}, steps=1, generator=np.random.default_rng(0))
     assert left.low < 0.5 < left.expected < left.high
 
 
 def test_residuals_are_the_same_for_the_same_seed() -> None:
-    model = calibrate(torch.empty(0, 2), {}, torch.empty(0, dtype=torch.bool))
-    doubt = torch.rand(50, 2, generator=generator_of("doubt"))
+    model = calibrate(torch.empty(0, 3), {}, torch.empty(0, dtype=torch.bool))
+    doubt = torch.rand(50, 3, generator=generator_of("doubt"))
     first, second = (residuals(model, doubt, {}, steps=5, generator=np.random.default_rng(0)) for _ in range(2))
     assert first == second and len(first) == 6
 

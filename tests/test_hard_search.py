@@ -24,11 +24,14 @@ from engine.hard.asking import Said
 from engine.hard.boxes import boxes_of
 from engine.hard.config import HardConfig
 from engine.hard.crops import crops
+from engine.hard.examples import HardExamples, hard_examples
 from engine.hard.marks import marked, marked_boxes
 from engine.hard.mining import Evidence, View
 from engine.hard.planted import label_errors, planted, share_wrong
 from engine.hard.questions import has_automatic_boxes, questions_of
 from engine.hard.search import find_hard_examples, search
+from engine.label.classifier import Classifier, Committee, resized
+from engine.label.networks import NetworkSpec, fit_stem, initialised
 from engine.label.training import generator_of
 from engine.manifest import write_manifest
 from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
@@ -176,6 +179,36 @@ def test_what_a_model_said(predicted: Dataset) -> None:
     assert {30, 31, 32, 33, 40} >= set(found.order[:4].tolist())
     unknown = find_hard_examples(predicted, said=Said(sources, classes, values))
     assert unknown.combiner == "weights"
+
+
+def test_what_networks_believe_is_in_the_columns_of_the_names(
+    predicted: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model with labels in another order, one of them of no sample, that lacks one; and training images."""
+    labels = ("moon", *sorted(SHAPES, reverse=True)[:2])
+    spec, chance = NetworkSpec(32, (8, 16), 3), generator_of("network")
+    pixels = torch.randint(0, 256, (20, 3, 32, 32), generator=chance, dtype=torch.uint8)
+    network = initialised(spec, fit_stem(pixels, spec), chance)
+    network.head.weight.data = torch.randn(network.head.weight.shape, generator=chance)
+    model = Classifier(labels, False, 32, Committee((network,), 1.0, (False, False), False), None, 1.0)
+    asked: list[Evidence] = []
+
+    def spied(evidence: Evidence, *arguments: object, **options: object) -> HardExamples:
+        asked.append(evidence)
+        return hard_examples(evidence, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("engine.hard.among_images.hard_examples", spied)
+    here, train = predicted.with_samples(predicted[20:]), predicted.with_samples(predicted[:20])
+    find_hard_examples(here, train=train, model=model)
+    (evidence,) = asked
+    beliefs = evidence.views[0].beliefs
+    names = sorted({*SHAPES, "moon"})
+    assert beliefs is not None and beliefs.shape == (60, 4)
+    for row, sample in enumerate([*here, *train]):
+        rgb = cv2.cvtColor(cv2.imread(str(predicted.path(sample))), cv2.COLOR_BGR2RGB)
+        seen = resized(torch.from_numpy(rgb).permute(2, 0, 1)[None], 32)
+        said = dict(zip(labels, model.probabilities(seen)[0].tolist(), strict=True))
+        assert beliefs[row].tolist() == pytest.approx([said.get(name, 0.0) for name in names], abs=0.02)
 
 
 def test_a_model_that_fails_on_all_images_is_told(predicted: Dataset) -> None:

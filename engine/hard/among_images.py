@@ -33,7 +33,7 @@ from engine.hard.asking import (
 from engine.hard.config import HardConfig
 from engine.hard.consistency import inconsistencies
 from engine.hard.examples import hard_examples
-from engine.hard.labeled import Look
+from engine.hard.labeled import Look, Seen, views_of
 from engine.hard.measured import image_features
 from engine.hard.mining import Evidence, View
 from engine.hard.operators import OPERATORS as ALTERATIONS
@@ -70,19 +70,18 @@ def among_images(
     if said is not None and said.judges is not None:
         judges[: len(samples)] = _for_samples(samples, said.sources, torch.from_numpy(said.judges), -1)
     by_pixels = partial(contents, [found, of_train], setting.encoder, setting.device, stopped=setting.stopped)
+    labeled = questions.told.any(dim=1)
     shown: Tensor | None = None
-    if committee is not None:
-        look = Look(committee, questions.multi_label, config.altering)
-        vectors, altered = _by_networks(look, [found, of_train], judges, setting)
-        shown = by_pixels()
+    if committee is not None and model is not None:
+        look = Look(committee, model.multi_label, config.altering)
+        seen = _by_networks(look, [found, of_train], judges, setting)
+        beliefs = torch.stack([_in_columns(each, model.labels, questions.names) for each in seen.beliefs])
+        views = views_of(replace(seen, beliefs=beliefs), questions.told, judges, questions.multi_label)
+        altered, shown = seen.altered, by_pixels()
     else:
         advance = setting.stage(LOOKING, len(readable) + (len(found.thumbnails) if model is not None else 0))
-        vectors = by_pixels(progress=advance)[None]
+        views = (View(by_pixels(progress=advance), (labeled & (judges != 0)).nonzero()[:, 0]),)
         altered = {} if model is None else _altered(model, found, of_train, config.altering, setting, advance)
-    labeled = questions.told.any(dim=1)
-    views = tuple(
-        View(each, (labeled & (judges != number)).nonzero()[:, 0]) for number, each in enumerate(vectors.unbind(0))
-    )
     probabilities = _probabilities(samples, questions, model, said, found, setting.device)
     judged = labeled & (judges != -1) & ~probabilities.isnan().any(dim=1)
     given = questions.given.clone()
@@ -107,26 +106,26 @@ def among_images(
     failures = (*found.failures, *of_train.failures)
     notes = tuple(_missing(config, questions, model is not None))
     rows = np.flatnonzero(questions.given.any(dim=1)[: len(samples)].numpy())
-    return Search(answer, rows, False, several, train, found, vectors[0], questions.told, failures, notes)
+    return Search(answer, rows, False, several, train, found, views[0].vectors, questions.told, failures, notes)
 
 
-def _by_networks(
-    look: Look, surveys: Sequence[Survey], judges: Tensor, setting: Setting
-) -> tuple[Tensor, dict[int, Tensor]]:
-    """Vectors (v, n + t, d) of the samples and of training ones from elsewhere, and by reason (n + t,) how much
-    predictions change; rows of NaN where there is no image, and training ones are not altered."""
+def _by_networks(look: Look, surveys: Sequence[Survey], judges: Tensor, setting: Setting) -> Seen:
+    """Of the samples, and of training ones from elsewhere, which are not altered."""
     found, of_train = surveys
     assert found.thumbnails is not None and of_train.thumbnails is not None
     n, t = len(found.sizes), len(of_train.sizes)
     advance = setting.stage(LOOKING, n + t)
-    of_samples, altered = look.at(found.thumbnails, judges[:n], progress=advance, stopped=setting.stopped)
-    of_training, _ = replace(look, operators=()).at(
+    first = look.at(found.thumbnails, judges[:n], progress=advance, stopped=setting.stopped)
+    second = replace(look, operators=()).at(
         of_train.thumbnails, judges[n:], progress=lambda done: advance(n + done), stopped=setting.stopped
     )
-    vectors = torch.cat([of_samples, of_training], dim=1)
-    vectors[:, ~torch.from_numpy(np.concatenate([found.readable, of_train.readable]))] = torch.nan
+    unreadable = ~torch.from_numpy(np.concatenate([found.readable, of_train.readable]))
+    vectors = torch.cat([first.vectors, second.vectors], dim=1)
+    beliefs = torch.cat([first.beliefs, second.beliefs], dim=1)
+    vectors[:, unreadable] = torch.nan
+    beliefs[:, unreadable] = torch.nan
     nothing = torch.full((t,), torch.nan)
-    return vectors, {reason: torch.cat([change, nothing]) for reason, change in altered.items()}
+    return Seen(vectors, beliefs, {reason: torch.cat([change, nothing]) for reason, change in first.altered.items()})
 
 
 def _altered(

@@ -119,7 +119,7 @@ def hard_boxes(
     if "predict_score_mining" in miners:
         scores[0] = _nothing_found(samples, of_images.given[:, 0])
     nobody_around = torch.full((len(samples), 1), torch.nan)
-    together = Mined(dict(sorted(scores.items())), {}, nobody_around)
+    together = Mined(dict(sorted(scores.items())), {}, nobody_around, nobody_around)
     box_judge, judge = judge_of(of_boxes, box_scores, config), judge_of(of_images, together, config)
     worst = _worst_mean(boxes, box_judge, box_scores, len(samples))
     people = of_images.reference

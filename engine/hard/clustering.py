@@ -60,9 +60,10 @@ def around(
     samples too).
     """
     there = ~vectors.isnan().any(dim=1)
-    rows, base = there.nonzero()[:, 0], (there & ~beliefs.isnan().any(dim=1)).nonzero()[:, 0]
+    rows = (there & given.any(dim=1)).nonzero()[:, 0]
+    base = (there & ~beliefs.isnan().any(dim=1)).nonzero()[:, 0]
     result = torch.full(given.shape, math.nan)
-    if len(base) < 2:
+    if len(base) < 2 or not len(rows):
         return result
     if len(base) > among:
         base = base[torch.randperm(len(base), generator=generator)[:among].sort().values]

@@ -326,7 +326,7 @@ def _of_images(
         empty = nothing_found(surest, floor=0.5)
         one_missed = 1 - torch.exp(-missed)
         scores[0] = torch.where(there, torch.fmax(torch.fmax(empty, one_missed), unseen.nan_to_num(0.0)), torch.nan)
-    together = Mined(dict(sorted(scores.items())), {}, torch.full((n, 2), torch.nan))
+    together = Mined(dict(sorted(scores.items())), {}, *[torch.full((n, 2), torch.nan)] * 2)
     return judged(evidence, together, judge_of(evidence, together, config), seed=seed)
 
 

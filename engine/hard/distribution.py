@@ -53,6 +53,6 @@ def offset(values: _Numbers, reference: _Numbers, *, log: bool = False) -> npt.N
 
 def deviations(score: Tensor) -> Tensor:
     """A score of `offset` -> by how many deviations the value lies off the middle, 0 to 20 (single precision tells no
-    more apart). NaN stays."""
+    more apart); where fewer than 9 samples were the reference, fewer than it does. NaN stays."""
     tail = (1 - score.double()).clamp(min=_LEAST_TAIL) / 2
     return torch.as_tensor(student.isf(tail.numpy(), _FREEDOM), dtype=torch.float32)

@@ -125,9 +125,9 @@ class Judge:
     def coefficients(
         self, doubts: Tensor, scores: Scores, *, of_labels: bool = False, least: Tensor | None = None
     ) -> Tensor:
-        """(m,) in [0, 1]. doubts: (m, 2), 1 - confidence and that of the samples around, NaN for unknown. scores: (m,)
-        each. of_labels: whether they are of labels by themselves. least: (m,) in [0, 1], by `weights`, what
-        coefficients are at least."""
+        """(m,) in [0, 1]. doubts: (m, 3), 1 - confidence and those of samples around and alike, NaN for unknown.
+        scores: (m,) each. of_labels: whether they are of labels by themselves. least: (m,) in [0, 1], by `weights`,
+        what coefficients are at least."""
         model = (self.of_labels if of_labels else None) or self.model
         if model is not None:
             assert least is None, "what a review leaves follows the probabilities alone"
@@ -210,7 +210,7 @@ def judged(
         judge.combiner,
         judge.threshold,
         left,
-        {**choices, **(_in_words(judge.model) if judge.model else {}), **left_in_words(left)},
+        {**choices, **(_in_words(judge.model, found.doubts(evidence)) if judge.model else {}), **left_in_words(left)},
     )
 
 
@@ -232,13 +232,16 @@ def _left(evidence: Evidence, found: Mined, judge: Judge, seed: int) -> tuple[Re
     return tuple(residuals(judge.model, doubts, miners, steps=_MARKS, generator=np.random.default_rng(seed)))
 
 
-def _in_words(model: Calibrated) -> dict[str, Any]:
+def _in_words(model: Calibrated, doubts: Tensor) -> dict[str, Any]:
+    """doubts: (n, 3); those of which none is known have no weight of their own."""
+    weights = model.weights_of(~doubts.isnan().all(dim=0))
     return {
         "errors_out_of_fold": model.errors,
         "judged_out_of_fold": model.samples,
         "intercept": round(model.intercept, 4),
-        "weight_of_confidence": round(model.confidence, 4),
-        "weight_of_those_around": round(model.around, 4),
+        "weight_of_confidence": round(weights[0], 4),
+        "weight_of_those_around": round(weights[1], 4),
+        "weight_of_those_alike": round(weights[2], 4),
         "prior_width": model.width,
         "weights": {name: round(weight, 4) for name, weight in model.weights.items()},
     }
@@ -265,8 +268,14 @@ def check(evidence: Evidence) -> None:
         there = ~view.vectors.isnan().all(dim=1)
         if not bool(view.vectors[there].isfinite().all()) or not bool(there[view.seen].all()):
             raise InputError("views: vectors must be finite (rows of NaN for none), got NaN or infinity")
+        if view.beliefs is not None and tuple(view.beliefs.shape) != (n, k):
+            raise InputError(f"views: beliefs must be ({n}, {k}), got {tuple(view.beliefs.shape)}")
+        if view.beliefs is not None and bool(((view.beliefs < 0) | (view.beliefs > 1)).any()):
+            raise InputError("views: beliefs must be in [0, 1] or NaN, got others")
     if evidence.contents is not None and (evidence.contents.ndim != 2 or len(evidence.contents) != n):
         raise InputError(f"contents: must be ({n}, d), got {tuple(evidence.contents.shape)}")
+    if evidence.contents is not None and bool(evidence.contents.isinf().any()):
+        raise InputError("contents: must be finite (rows of NaN for none), got infinity")
     for what, by_reason in (("features", evidence.features), ("altered", evidence.altered)):
         for reason, values in by_reason.items():
             if tuple(values.shape) != (n,):

@@ -25,6 +25,7 @@ from engine.hard.mining import Evidence, View
 from engine.hard.operators import OPERATORS as ALTERATIONS
 from engine.hard.reasons import OPERATORS
 from engine.hard.sequential import sequences_in
+from engine.label.calibration import temperature_of
 from engine.label.classifier import Committee, probabilities_of, resized
 from engine.label.networks import Network
 from engine.label.results import Labeling
@@ -57,11 +58,8 @@ def evidence_of(
     shown: Tensor | None = None
     if committee is not None:
         look = Look(committee, labeling.targets.multi_label, tuple(operators))
-        vectors, altered = look.at(thumbnails, judges, progress=progress, stopped=stopped)
-        labeled = told.any(dim=1)
-        views = tuple(
-            View(vectors[number], (labeled & (judges != number)).nonzero()[:, 0]) for number in range(len(vectors))
-        )
+        seen = look.at(thumbnails, judges, progress=progress, stopped=stopped)
+        altered, views = seen.altered, views_of(seen, told, judges, labeling.targets.multi_label)
         shown = contents([labeling.survey], encoder or Gradients(), committee.device, stopped=stopped)
     return Evidence(
         torch.from_numpy(labeling.probabilities),
@@ -74,6 +72,37 @@ def evidence_of(
         altered,
         sequences_in(samples),
         contents=shown,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """How v networks see n images, rows of NaN where there is none. vectors: (v, n, d) of length 1. beliefs: (v, n, k),
+    what each says by itself, at the temperature of the whole classifier, for which one alone is too sure. altered: by
+    reason (n,), how much a prediction changes."""
+
+    vectors: Tensor
+    beliefs: Tensor
+    altered: dict[int, Tensor]
+
+
+def views_of(seen: Seen, told: Tensor, judges: Tensor, multi_label: bool) -> tuple[View, ...]:
+    """told: (n, k) bool, what people said. judges: (n,) int64, the network that has not seen the label of each; less
+    than 0: what it looks like is known to all, for all have learned it, or a person has said it since."""
+    labeled = told.any(dim=1)
+    logits = seen.beliefs.logit(1e-6) if multi_label else seen.beliefs.clamp(min=1e-9).log()
+    unseen = torch.stack([labeled & (judges == number) for number in range(len(logits))])
+    unseen &= ~seen.beliefs.isnan().any(dim=2)
+    temperature = 1.0
+    if bool(unseen.any()):
+        temperature = temperature_of(logits[unseen], told.expand(logits.shape)[unseen], multi_label=multi_label)
+    return tuple(
+        View(
+            seen.vectors[number],
+            (labeled & (judges != number)).nonzero()[:, 0],
+            probabilities_of(logits[number], temperature, multi_label),
+        )
+        for number in range(len(logits))
     )
 
 
@@ -92,15 +121,13 @@ class Look:
         *,
         progress: Callable[[int], None] = lambda done: None,
         stopped: Callable[[], bool] = lambda: False,
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """Vectors (v, n, d) of length 1 of each of v networks, and by reason (n,) how much a prediction changes; NaN
-        where there is no image.
-
-        judges: (n,) int64, the network that is asked about altered images of each sample; -1: any, the first one then,
+    ) -> Seen:
+        """judges: (n,) int64, the network that is asked about altered images of each sample; -1: any, the first one,
         for asking all costs several times as much and tells hardly more.
         """
         n, networks = len(judges), self.committee.networks
         vectors = torch.full((len(networks), n, self.committee.spec.dim), torch.nan)
+        beliefs = torch.full((len(networks), n, self.committee.spec.outputs), torch.nan)
         changes = {OPERATORS[name]: torch.full((n,), torch.nan) for name in self.operators}
         device = self.committee.device
         for start in range(0, len(thumbnails), _BATCH):
@@ -111,17 +138,18 @@ class Look:
             images = resized(thumbnails.rows(places).to(device), self.committee.spec.image_size).float().div_(255)
             for number, network in enumerate(networks):
                 features = self._features(network, images)
-                vectors[number, rows] = F.normalize(features, dim=1).cpu()
+                said = self._said(network, features)
+                vectors[number, rows], beliefs[number, rows] = F.normalize(features, dim=1).cpu(), said.cpu()
                 mine = judges[rows].clamp(min=0) == number
                 if self.operators and bool(mine.any()):
                     on = mine.to(device)
                     variants = {name: ALTERATIONS[name](images[on]) for name in self.operators}
-                    before, predict = self._said(network, features[on]), partial(self._predicted, network)
-                    found = inconsistencies(before, variants, predict, multi_label=self.multi_label)
+                    predict = partial(self._predicted, network)
+                    found = inconsistencies(said[on], variants, predict, multi_label=self.multi_label)
                     for name, change in found.items():
                         changes[OPERATORS[name]][rows[mine]] = change.cpu()
             progress(int(places[-1]) + 1)
-        return vectors, changes
+        return Seen(vectors, beliefs, changes)
 
     def _predicted(self, network: Network, images: Tensor) -> Tensor:
         """(B, 3, S, S) float in [0, 1] -> probabilities (B, k) float32."""

@@ -3,13 +3,15 @@
 In: an `Evidence`, parallel to n samples. Out: `Mined`, reason -> (n,) scores in [0, 1], 1 = hardest, NaN where a miner
 has nothing to say, and of each label by itself what miners say of labels. A label is never held against how a model
 sees its sample that has seen it: each `View` knows its training images, and a sample that it has learned from is judged
-by the other views where there are any. (What all models together believe of the unlabeled samples around has seen it.)
+by the other views where there are any. (Where no model was asked by itself, what all of them believe of the unlabeled
+samples around has seen it.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -50,10 +52,13 @@ _CONSISTENCY: Final = "aug_consistent_mining"
 @dataclass(frozen=True, slots=True)
 class View:
     """How one model sees all samples. vectors: (n, d) float, compared by Euclidean distance; rows of NaN where there is
-    nothing to see. seen: (t,) int64, positions of the samples whose labels it has learned from."""
+    nothing to see. seen: (t,) int64, positions of its training images: the samples whose labels it has learned from,
+    or that people have labeled since. beliefs: (n, k), what it says by itself of all samples, rows of NaN for nothing;
+    None: nobody has asked it."""
 
     vectors: Tensor
     seen: Tensor
+    beliefs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +133,13 @@ class Evidence:
             doubt = torch.where(self.given, 0.0, self.probabilities).sum(dim=1).clamp(0, 1)
         return torch.where(self.predicted, doubt, torch.nan)
 
-    @property
-    def beliefs(self) -> Tensor:
-        """(n, k): what people said, and where nobody did, what is believed; rows of NaN where nothing is."""
-        unknown = self.probabilities.isnan().any(dim=1, keepdim=True)
+    def beliefs(self, said: Tensor | None = None) -> Tensor:
+        """(n, k): what people said, and where nobody did, what is believed by all models, or by one that said this of
+        all samples; rows of NaN where nothing is."""
+        said = self.probabilities if said is None else said
+        unknown = said.isnan().any(dim=1, keepdim=True)
         given = torch.where(self.predicted[:, None], self.given.float(), torch.nan)
-        return torch.where(
-            self.told.any(dim=1, keepdim=True), self.told.float(), torch.where(unknown, given, self.probabilities)
-        )
+        return torch.where(self.told.any(dim=1, keepdim=True), self.told.float(), torch.where(unknown, given, said))
 
     @classmethod
     def of_arrays(
@@ -190,20 +194,22 @@ def _as_matrix(what: str, labels: npt.ArrayLike, n: int, k: int) -> Tensor:
 class Mined:
     """scores: by reason, (n,) in [0, 1] or NaN; of several labels in question the worst one counts. of_labels: reasons
     that say something of each label, (n, k), NaN where none is in question; for others that of the sample holds.
-    around: (n, k) in [0, 1], how far the samples around one do not believe its label; NaN where nobody knows."""
+    around: (n, k) in [0, 1], how far the samples around one do not believe its label, as models see them. alike: the
+    same as pixels show them, to eyes that no label has taught. NaN where nobody knows."""
 
     scores: Scores
     of_labels: Scores
     around: Tensor
+    alike: Tensor
 
     def doubts(self, evidence: Evidence) -> Tensor:
-        """(n, 2) in [0, 1] or NaN: of the sample itself, and of those around it."""
-        return torch.stack([evidence.doubt, _worst(self.around)], dim=1)
+        """(n, 3) in [0, 1] or NaN: of the sample itself, of those around it, and of those alike."""
+        return torch.stack([evidence.doubt, _worst(self.around), _worst(self.alike)], dim=1)
 
     def doubts_of(self, evidence: Evidence, rows: Tensor, columns: Tensor) -> Tensor:
-        """(m, 2): the same of labels by themselves."""
+        """(m, 3): the same of labels by themselves."""
         own = 1 - evidence.probabilities[rows, columns] if evidence.multi_label else evidence.doubt[rows]
-        return torch.stack([own, self.around[rows, columns]], dim=1)
+        return torch.stack([own, self.around[rows, columns], self.alike[rows, columns]], dim=1)
 
     def of(self, rows: Tensor, columns: Tensor) -> Scores:
         """The scores (m,) of labels by themselves: of sample rows[i], the label columns[i]."""
@@ -221,14 +227,18 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
     if _PREDICT_SCORE in miners:
         found[1] = evidence.doubt
         of_labels[1] = torch.where(evidence.given, 1 - evidence.probabilities, torch.nan).clamp(0, 1)
-    around_ = torch.full(evidence.given.shape, torch.nan)
+    around_ = alike = torch.full(evidence.given.shape, torch.nan)
     if _CLUSTERING in miners and evidence.views:
         around_ = _over_views(
             evidence,
-            lambda view, at: around(
-                view.vectors, evidence.beliefs, weighed, generator=generator_of(seed, "around", at)
+            lambda view, at: _around(
+                evidence, view.vectors, [view], weighed, partial(generator_of, seed, "around", at)
             ),
         )
+        if evidence.contents is not None:
+            alike = _around(
+                evidence, evidence.contents, evidence.views, weighed, partial(generator_of, seed, "contents")
+            )
         by_clusters = _over_views(
             evidence,
             lambda view, at: disagreement(
@@ -260,7 +270,30 @@ def mined(evidence: Evidence, *, miners: Collection[str] = tuple(WEIGHTS), seed:
         found[30] = _abnormal(evidence)
     there = weighed.any(dim=1)
     scores = {number: torch.where(there, score, torch.nan) for number, score in sorted(found.items())}
-    return Mined(scores, of_labels, around_)
+    return Mined(scores, of_labels, around_, alike)
+
+
+def _around(
+    evidence: Evidence,
+    vectors: Tensor,
+    models: Sequence[View],
+    weighed: Tensor,
+    generator: Callable[[], torch.Generator],
+) -> Tensor:
+    """(n, k): how far those around a sample, as these vectors have it, do not believe its label. What all models
+    believe of them has seen the labels that people gave: of a labeled sample the mean of the models counts that have
+    not seen its label, where there are any among these."""
+    by_all = around(vectors, evidence.beliefs(), weighed, generator=generator())
+    total, count = torch.zeros_like(by_all), torch.zeros(len(weighed), 1)
+    for model in models:
+        if model.beliefs is not None:
+            unseen = evidence.told.any(dim=1, keepdim=True)
+            unseen[model.seen] = False
+            total += around(
+                vectors, evidence.beliefs(model.beliefs), weighed & unseen, generator=generator()
+            ).nan_to_num()
+            count += unseen
+    return torch.where((count > 0) & weighed, total / count.clamp(min=1), by_all)
 
 
 def _abnormal(evidence: Evidence) -> Tensor:
