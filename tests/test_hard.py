@@ -425,6 +425,10 @@ def test_those_around_are_what_the_model_believes_that_has_not_seen_the_label() 
     assert bool((found[:10] == 0).all()) and 0.5 < found[10:20].mean() < 0.8
     assert bool((found[20:] == 0).all())
     shown = mined(replace(said, views=(first, second), contents=vectors)).alike
+    blind = vectors.clone()
+    blind[12] = math.nan
+    not_shown = mined(replace(said, views=(first, second), contents=blind)).alike
+    assert bool(not_shown[12].isnan().all()) and not bool(not_shown[13:20, 0].isnan().any())
     assert torch.equal(shown[:, 0], found)  # the same of those alike, where pixels show the same
     for views in ((first, second), (second, first)):  # seen by neither: their mean, in any order
         neither = tuple(replace(view, seen=torch.arange(5)) for view in views)

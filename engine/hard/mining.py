@@ -284,16 +284,15 @@ def _around(
     believe of them has seen the labels that people gave: of a labeled sample the mean of the models counts that have
     not seen its label, where there are any among these."""
     by_all = around(vectors, evidence.beliefs(), weighed, generator=generator())
-    total, count = torch.zeros_like(by_all), torch.zeros(len(weighed), 1)
+    total, count = torch.zeros_like(by_all), torch.zeros_like(by_all)
     for model in models:
         if model.beliefs is not None:
             unseen = evidence.told.any(dim=1, keepdim=True)
             unseen[model.seen] = False
-            total += around(
-                vectors, evidence.beliefs(model.beliefs), weighed & unseen, generator=generator()
-            ).nan_to_num()
-            count += unseen
-    return torch.where((count > 0) & weighed, total / count.clamp(min=1), by_all)
+            by_one = around(vectors, evidence.beliefs(model.beliefs), weighed & unseen, generator=generator())
+            total += by_one.nan_to_num()
+            count += ~by_one.isnan()
+    return torch.where(count > 0, total / count.clamp(min=1), by_all)
 
 
 def _abnormal(evidence: Evidence) -> Tensor:
