@@ -54,7 +54,6 @@ def among_images(
     config: HardConfig,
 ) -> Search:
     """Every automatic label is held against what people labeled, and against what the model says of altered images."""
-    committee = model.committee if model is not None else None
     side = model.image_size if model is not None else setting.encoder.size
     found = setting.surveyed(samples, side, READING)
     of_train = setting.surveyed(train, side, READING_TRAINING)
@@ -72,8 +71,8 @@ def among_images(
     by_pixels = partial(contents, [found, of_train], setting.encoder, setting.device, stopped=setting.stopped)
     labeled = questions.told.any(dim=1)
     shown: Tensor | None = None
-    if committee is not None and model is not None:
-        look = Look(committee, model.multi_label, config.altering)
+    if model is not None and model.committee is not None:
+        look = Look(model.committee, model.multi_label, config.altering)
         seen = _by_networks(look, [found, of_train], judges, setting)
         beliefs = torch.stack([_in_columns(each, model.labels, questions.names) for each in seen.beliefs])
         views = views_of(replace(seen, beliefs=beliefs), questions.told, judges, questions.multi_label)

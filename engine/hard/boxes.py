@@ -7,8 +7,8 @@ A box has the reasons 1-3, 13-18 and 30, from its confidence, its place and what
 box, and its own: 0, 4-12 and 30. How much a detector changes its mind, 19-29, is told to it. An image is as hard as its
 worst box at least, so that what is usual of both is told by people's images: on one in ten of them the image is hard, a
 box, or both. (182 images of blood cells, 15 boxes each, a defect on 128: hard are 126 of these, 21 of the others, and
-140 boxes, among them all 90 that are a defect by themselves. Were one box of people's in ten hard by itself, several
-times as many boxes would be, and most images without a defect.)
+140 boxes, among them all 90 that are a defect by themselves. Were one box of people's in ten hard, 655 boxes would be,
+and 46 of the images without a defect.)
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from engine.tasks.hard_page import (
     boxes_caption,
     curve_of,
     examples_of,
+    meaning_of,
     neighbours_of,
     reason_table,
     reviews,
@@ -45,12 +46,7 @@ _CARDS: Final = 40
 #: Width of a bin of confidences, in percent.
 _BIN: Final = 5
 
-_REVIEW_NOTE: Final = (
-    "Automatic boxes, the images likeliest wrong first: the percentage is the probability that a box on the image is "
-    "wrong or missing (a plain number: how hard it is, where nothing tells the probability), then how many boxes are "
-    "hard, in red, and of how many (9/17), and the numbers of the reasons, which Reasons below explains. To make what "
-    "is right a person's:"
-)
+_REVIEW_NOTE: Final = "Automatic boxes, the images likeliest wrong first. {} To make what is right a person's:"
 _ADVICE: Final = "labelengine confirm OUT --below 0.1 --by NAME"
 _FAIR_SAMPLE: Final = (
     "What is expected of automatic boxes was measured on labeled images that a network had not seen; it holds where "
@@ -98,13 +94,14 @@ def detecting_page(
         return tile
 
     choices = detection.choices
+    note = _REVIEW_NOTE.format(meaning_of(hard, of_boxes=True))
     return Page(
         title=f"{dataset.name}: boxes on {len(rows):,} image{'s' * (len(rows) != 1)}",
         subtitle="Automatic boxes, "
         + (source or f"learned from the {int(detection.sketches.labeled.sum()):,} images that people labeled"),
         facts=tuple(_facts(detection, hard, len(rows), len(failures))),
         notes=(*notes, *([_FAIR_SAMPLE] if choices.get("cv_images") else [])),
-        galleries=(Gallery("Review first", tuple(map(reviewed, review)), _REVIEW_NOTE, _ADVICE),) if review else (),
+        galleries=(Gallery("Review first", tuple(map(reviewed, review)), note, _ADVICE),) if review else (),
         cards=tuple(_cards(detection, of_labels, tiles)),
         cards_heading="Labels",
         typical_heading="Least certain",

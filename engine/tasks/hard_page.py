@@ -222,7 +222,7 @@ def hard_page(
         caption = boxes_caption(dataset[row], found, row) if done.of_boxes else of_image
         tiles.append(replace(tile, caption=caption, proposal=proposal, why=why))
     hard = int(found.hard[order].sum())
-    meaning = _meaning(found, done.of_boxes)
+    meaning = meaning_of(found, done.of_boxes)
     what = "people's labels" if labeled else "boxes" if done.of_boxes else "automatic labels"
     more = f" The first {len(shown):,} of {hard:,}; hard.csv has all." if hard > len(shown) else ""
     decisions = None
@@ -250,7 +250,7 @@ def hard_page(
     )
 
 
-def _meaning(found: HardExamples, of_boxes: bool) -> str:
+def meaning_of(found: HardExamples, of_boxes: bool) -> str:
     """What captions say."""
     wrong = "a box on the image is wrong or missing" if of_boxes else "the label is wrong"
     number = {
