@@ -24,6 +24,7 @@ The house, in the order of its imports (a room knows those above it, never those
     exports.py      samples -> folders
     dataset.py      the one door to data sets: read_samples, write_dataset
     jpeg.py         the size of a plain JPEG, from its header
+    pillow.py       Pillow without its own limit of sizes
     images.py       files -> pixels, in parallel; what cannot be read is recorded
     features.py     pixels and boxes -> brightness, colorfulness, blur, ...
     store.py        bytes under a key: what a stopped run has done

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,12 +28,14 @@ COCO_KINDS: Final = ("bndbox", "polygon")
 #: Of the order of bytes, which some editors write.
 _MARK: Final = b"\xef\xbb\xbf"
 _KEYS: Final = ("images", "annotations", "categories")
+#: Our own, of an image without shapes: whether a machine found nothing there, for no score can tell.
+_AUTOMATIC: Final = "automatic"
 
 
 @dataclass(frozen=True, slots=True)
 class CocoImage:
     """An image of a document, and what is drawn on it. scored: whether every shape came with a score, as those of a
-    machine do."""
+    machine do; of an image without shapes, whether all of the document did, or the document says so."""
 
     file_name: str
     drawing: Drawing
@@ -66,6 +68,7 @@ def parse_coco(content: bytes, place: str) -> CocoDocument:
         raise InputError(f"{place}: must be a COCO document with the lists {', '.join(_KEYS)}")
     names = _categories(told["categories"], place)
     images = _images(told["images"], place)
+    automatic = {image["id"]: image[_AUTOMATIC] for image in told["images"] if isinstance(image.get(_AUTOMATIC), bool)}
     shapes: dict[Any, list[Shape]] = {number: [] for number in images}
     failures: list[Failure] = []
     unread: Counter[Any] = Counter()  # by image
@@ -88,9 +91,11 @@ def parse_coco(content: bytes, place: str) -> CocoDocument:
             outlines += shape.kind == "bndbox" and bool(annotation.get("segmentation"))
             shapes[number].append(shape)
     found = []
+    everything = [shape for each in shapes.values() for shape in each]
+    all_scored = bool(everything) and all(shape.confidence is not None for shape in everything)
     for number, (name, size) in images.items():
         mine = tuple(shapes[number])
-        scored = bool(mine) and all(shape.confidence is not None for shape in mine)
+        scored = all(shape.confidence is not None for shape in mine) if mine else automatic.get(number, all_scored)
         extra = {UNREAD_KEY: str(unread[number])} if unread[number] else {}
         found.append(CocoImage(name, Drawing(mine, size, filename=name.rpartition("/")[2], extra=extra), scored))
     return CocoDocument(tuple(found), tuple(failures), outlines, crowds)
@@ -153,11 +158,12 @@ def _is_number(value: Any) -> bool:
 
 
 def format_coco(
-    images: Sequence[tuple[str, tuple[int, int, int], Drawing]], names: Sequence[str]
+    images: Sequence[tuple[str, tuple[int, int, int], Drawing]], names: Sequence[str], automatic: Collection[str] = ()
 ) -> tuple[bytes, Counter[str]]:
     """images: file name, (width, height, depth) in pixels, and drawing of each. names: of the categories, numbered from
-    1. -> the document, UTF-8, and how many shapes of each kind it holds; those of other than COCO_KINDS are left out.
-    Shapes that came with a confidence have a `score`."""
+    1. automatic: file names of images on which a machine drew, or found nothing. -> the document, UTF-8, and how many
+    shapes of each kind it holds; those of other than COCO_KINDS are left out. Shapes that came with a confidence have a
+    `score`."""
     numbers = {name: number for number, name in enumerate(names, start=1)}
     annotations: list[dict[str, Any]] = []
     written: Counter[str] = Counter()
@@ -169,7 +175,8 @@ def format_coco(
     document = {
         "images": [
             {"id": number, "file_name": name, "width": size[0], "height": size[1]}
-            for number, (name, size, _) in enumerate(images, start=1)
+            | ({} if drawing.shapes else {_AUTOMATIC: name in automatic})
+            for number, (name, size, drawing) in enumerate(images, start=1)
         ],
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in numbers.items()],

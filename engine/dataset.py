@@ -24,7 +24,7 @@ from engine.folders.sizes import drawings_of, with_size
 from engine.folders.voc_folder import VOC_FORMAT, read_drawing
 from engine.manifest import UNREAD_PROPERTY_KEY, read_manifest, write_manifest
 from engine.outfolder import OutFolder, safe_name
-from engine.samples import Label, Sample
+from engine.samples import Drawing, Label, Sample
 from engine.sources import Sources, parse_prefixes
 
 MANIFEST: Final = "manifest"
@@ -101,7 +101,7 @@ class Dataset(Sequence[Sample]):
         digest = hashlib.sha256()
         for sample in self.samples:
             said = [
-                (label.name, label.confidence, () if label.drawing is None else label.drawing.shapes)
+                (label.name, label.confidence, _said_by(label.drawing))
                 for label in sample.labels
                 if label.by_human or automatic
             ]
@@ -112,6 +112,11 @@ class Dataset(Sequence[Sample]):
     def with_samples(self, samples: Iterable[Sample]) -> Dataset:
         """The same data set with other samples."""
         return replace(self, samples=tuple(samples))
+
+
+def _said_by(drawing: Drawing | None) -> object:
+    """What of a drawing counts: its shapes, the size in whose pixels they are, and whether nothing is nothing."""
+    return () if drawing is None else (drawing.shapes, drawing.size, drawing.is_empty)
 
 
 @dataclass(frozen=True, slots=True)

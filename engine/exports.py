@@ -22,7 +22,7 @@ from engine.folders.listing import IMAGE_EXTENSIONS, ending_of, stem_of
 from engine.folders.sizes import drawings_of, image_size, known_size
 from engine.folders.yolo import YOLO_FOLDER
 from engine.outfolder import OutFolder, safe_name
-from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample
+from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample, scale_to, shapes_at
 from engine.sources import Sources
 from engine.voc import format_voc
 
@@ -56,6 +56,7 @@ _ONE_LINE: Final = "{} labels were written with changed blanks, for a line holds
 _RENAMED: Final = f"{{}} labels cannot name a folder as they are; {LABELS_FILE} says which folder means which"
 #: Where the images of COCO lie.
 COCO_FOLDER: Final = "images"
+_SEGMENTATIONS: Final = "{} segmentations were left out: a file holds one drawing an image, and that has boxes"
 _CLIPPED: Final = "{} boxes reached out of their image and were clipped"
 
 
@@ -175,6 +176,7 @@ def write_coco(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
     """
     tally = Tally()
     listed: list[tuple[str, str, tuple[int, int, int], Drawing]] = []
+    automatic: set[str] = set()
     for sample in _images(samples, tally, drawn=True, usages=True):
         tally.losses[_NO_LABELS] += len(_class_labels(sample))
         placed = _place(sample, sources, out, COCO_FOLDER, tally, copy=copy)
@@ -189,11 +191,13 @@ def write_coco(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
         if known or drawing.is_empty:
             place = placed.removeprefix(f"{COCO_FOLDER}/")
             listed.append((sample.usage.lower(), place, size, replace(drawing, shapes=known)))
+            if not any(label.by_human for label in standing_labels(sample) if _is_drawn(label)):
+                automatic.add(place)
             tally.counts["labels"] += 1
     names = sorted({shape.name for *_, drawing in listed for shape in drawing.shapes})
     for usage in sorted({usage for usage, *_ in listed}) or [""]:
         mine = [(name, size, drawing) for of, name, size, drawing in listed if of == usage]
-        document, written = format_coco(mine, names)
+        document, written = format_coco(mine, names, automatic)
         tally.counts["shapes"] += written.total()
         out.write(f"annotations{'-' * bool(usage)}{usage}.json", document)
     return tally
@@ -266,13 +270,22 @@ def write_drawing(source: str, drawing: Drawing, out: OutFolder, name: str, tall
 
 
 def _size(sample: Sample, drawing: Drawing, sources: Sources, tally: Tally) -> tuple[int, int, int] | None:
-    """What the drawing tells, for its shapes are in those pixels, else what the image says; None, and a failure."""
+    """What the drawing tells, for its shapes are in those pixels, else what the image says; None, and a failure, also
+    where both are known and differ in shape: nobody knows what its numbers mean then."""
+    stated = known_size(drawing)
     try:
-        return known_size(drawing) or image_size(sources.path(sample.source))
+        size = image_size(sources.path(sample.source))
     except ImageError as error:
+        if stated is not None:
+            return stated
         reason = f"its boxes cannot be written, for its size is not known: {error}"
         tally.failures.append(Failure(sample.source, error.kind, reason))
         return None
+    if stated is not None and scale_to(*size[:2], stated[:2]) is None:
+        reason = f"its file states {stated[0]}x{stated[1]} pixels, the image has {size[0]}x{size[1]}: boxes left out"
+        tally.failures.append(Failure(sample.source, "annotation", reason))
+        return None
+    return stated or size
 
 
 def _count_drawings(sample: Sample, tally: Tally) -> None:
@@ -290,8 +303,14 @@ def _is_drawn(label: Label) -> bool:
 
 
 def _one_drawing(sample: Sample, tally: Tally) -> Drawing | None:
-    """All that stands drawn on a sample as one drawing; None when nothing is. A drawing not read is a failure."""
+    """All that stands drawn on a sample as one drawing, in pixels of the first; None when nothing is. Where there are
+    boxes and a segmentation, the boxes count: one file cannot say which shape is whose. A drawing not read is a
+    failure."""
     labels = [label for label in standing_labels(sample) if _is_drawn(label)]
+    of_objects = [label for label in labels if label.type != IMAGE_SEGMENTATION]
+    if of_objects and len(of_objects) < len(labels):
+        tally.losses[_SEGMENTATIONS] += len(labels) - len(of_objects)
+        labels = of_objects
     for label in labels:
         if label.drawing is None:
             reason = f"drawing {label.annotation_loc or '(nowhere)'} has not been read; the image goes without it"
@@ -299,7 +318,9 @@ def _one_drawing(sample: Sample, tally: Tally) -> Drawing | None:
     drawings = tuple(drawings_of(labels))
     if len(drawings) < 2:
         return drawings[0] if drawings else None
-    return replace(drawings[0], shapes=tuple(shape for drawing in drawings for shape in drawing.shapes))
+    shapes = tuple(shape for drawing in drawings for shape in shapes_at(drawing, drawings[0].size))
+    extra = {key: value for drawing in reversed(drawings) for key, value in drawing.extra.items()}
+    return replace(drawings[0], shapes=shapes, extra=extra)
 
 
 def _without_signed_scores(sample: Sample) -> Sample:

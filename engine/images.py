@@ -15,7 +15,6 @@ import hashlib
 import io
 import math
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +31,7 @@ from PIL import Image, UnidentifiedImageError
 
 from engine.errors import ImageError
 from engine.jpeg import SIDEWAYS, orientation_of, plain_size
+from engine.pillow import any_size
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -133,7 +133,7 @@ def _decoded(content: bytes, reduction: Callable[[int, int], int], max_pixels: i
         if size := plain_size(content):  # Pillow takes ten times as long to read a header
             _check_size(size, max_pixels)
             return _decode_jpeg(content, size, reduction(*size))
-        with _own_limit(), Image.open(io.BytesIO(content)) as image:
+        with any_size(), Image.open(io.BytesIO(content)) as image:
             _check_size(image.size, max_pixels)
             return _decode_opened(image, content, reduction)
 
@@ -199,28 +199,6 @@ def _attempt(i: int, path: Path, work: Callable[[int, bytes], T]) -> T | ImageEr
         return error
     except MemoryError:
         return ImageError("too_large", "not enough memory to decode it")
-
-
-@contextmanager
-def _own_limit() -> Iterator[None]:
-    """Inside, `max_pixels` alone decides what is too large: Pillow's own limit is lifted, and put back by the last."""
-    global _lifted, _pillow_limit
-    with _lifting:
-        if _lifted == 0:
-            _pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        _lifted += 1
-    try:
-        yield
-    finally:
-        with _lifting:
-            _lifted -= 1
-            if _lifted == 0:
-                Image.MAX_IMAGE_PIXELS = _pillow_limit
-
-
-_lifting = threading.Lock()
-_lifted = 0
-_pillow_limit: int | None = None
 
 
 @contextmanager

@@ -15,7 +15,8 @@ would differ, so that an untouched record is written back as it was read.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
@@ -85,6 +86,10 @@ SHAPE_POINTS: Final[dict[str, tuple[int, int | None]]] = {
     "point": (1, 1),
     "polyline": (2, None),
 }
+
+#: A file that states another size than its image has is of the same image, made smaller or larger, where both sides
+#: tell the same factor up to this.
+_SAME_SHAPE: Final = 0.02
 
 _Record = TypeVar("_Record")
 
@@ -267,6 +272,32 @@ class Sample:
         """Every rectangle drawn on this sample, over all its labels."""
         drawings = (label.drawing for label in self.labels if label.drawing is not None)
         return tuple(shape for drawing in drawings for shape in drawing.shapes if shape.kind == "bndbox")
+
+
+def scale_to(width: float, height: float, stated: Sequence[float]) -> tuple[float, float] | None:
+    """What x and y are multiplied with to be pixels of an image of this size, where a file of numbers states another
+    one, (width, height): not 1 where that is of the same shape. None where the shape differs: nobody knows what the
+    numbers mean. 1 where a size is not known (0)."""
+    if min(*stated, width, height) <= 0:
+        return 1.0, 1.0
+    x, y = width / stated[0], height / stated[1]
+    return (x, y) if abs(x / y - 1) <= _SAME_SHAPE else None
+
+
+def shapes_at(drawing: Drawing, size: tuple[int, int, int] | None) -> tuple[Shape, ...]:
+    """The shapes of a drawing in pixels of an image of this size, where the drawing states another one of the same
+    shape."""
+    factors = scale_to(*size[:2], drawing.size[:2]) if size and drawing.size else None
+    if factors is None or factors == (1.0, 1.0):
+        return drawing.shapes
+    return tuple(_scaled(shape, *factors) for shape in drawing.shapes)
+
+
+def _scaled(shape: Shape, x: float, y: float) -> Shape:
+    points = tuple(
+        (x * each[0], y * each[1]) if len(each) == 2 else (math.sqrt(x * y) * each[0],) for each in shape.points
+    )
+    return replace(shape, points=points, parts=tuple(_scaled(part, x, y) for part in shape.parts))
 
 
 def unmarked(sample: Sample) -> Sample:

@@ -35,7 +35,7 @@ from engine.images import (
     reduction_for,
     stream,
 )
-from engine.samples import Drawing, Sample, Shape
+from engine.samples import Drawing, Sample, Shape, scale_to
 from engine.sources import Sources
 from engine.store import Store
 from engine.threads import processors, torch_threads
@@ -203,9 +203,6 @@ class _Rows:
 
 #: Corners of boxes lie within that, in pixels.
 _BEYOND: Final = 1e9
-#: A file that states another size than its image has is of the same image, made smaller or larger, where both sides
-#: tell the same factor up to this.
-_SAME_SHAPE: Final = 0.02
 _NO_BOXES: Final = np.zeros((0, len(BOX_COLUMNS)), np.float32)
 
 
@@ -225,16 +222,6 @@ def box_array(shapes: Sequence[Shape]) -> _Numbers:
     """Rectangles -> (m, 4) float32 xyxy, finite: what lies beyond all images is as good as any other place there."""
     found = np.array([shape.xyxy for shape in shapes], np.float64).reshape(-1, 4)
     return np.asarray(found.clip(-_BEYOND, _BEYOND), np.float32)
-
-
-def scale_to(width: float, height: float, stated: Sequence[float]) -> tuple[float, float] | None:
-    """What x and y are multiplied with to be pixels of an image of this size, where a file of numbers states another
-    one, (width, height): not 1 where that is of the same shape. None where the shape differs: nobody knows what the
-    numbers mean. 1 where a size is not known (0)."""
-    if min(*stated, width, height) <= 0:
-        return 1.0, 1.0
-    x, y = width / stated[0], height / stated[1]
-    return (x, y) if abs(x / y - 1) <= _SAME_SHAPE else None
 
 
 def drawing_scale(drawing: Drawing, width: float, height: float) -> tuple[float, float] | None:

@@ -321,6 +321,37 @@ def test_boxes_of_a_machine_can_be_rejected(tmp_path: Path) -> None:
         confirm(path, all=True, label_type=2)
 
 
+def boxes_of_a_machine(folder: Path, **sure: float) -> Path:
+    """A manifest with an image and a box by name, as sure as that."""
+    samples = []
+    for name, confidence in sure.items():
+        shapes = (
+            Shape("lamp", "bndbox", ((1, 1), (6, 9)), confidence=confidence),
+            Shape("x", "bndbox", ((1, 1), (2, 2))),
+        )
+        write_voc(folder / f"{name}.xml", Drawing(shapes[:1] if confidence else shapes, (32, 24, 3)))
+        loc = {"annotation_loc": f"{name}.xml", "annotation_format": "PASCAL VOC"}
+        samples.append(Sample(f"{name}.png", (Label(OBJECT_DETECTION, annotated_by=MACHINE, **loc),)))
+    write_manifest(folder / "lamps.manifest", samples)
+    return folder / "lamps.manifest"
+
+
+def test_boxes_below_a_difficulty_by_their_own_confidences(tmp_path: Path) -> None:
+    path = boxes_of_a_machine(tmp_path, a=0.9, b=0.3, c=0.0)
+    assert counts(confirm(path, below=0.5)) == (1, 0, 0, 0, 2)
+    assert [sample.labels[0].by_human for sample in read_manifest(path)] == [True, False, False]
+
+
+def test_boxes_have_no_labels_to_be_decided(tmp_path: Path) -> None:
+    path = boxes_of_a_machine(tmp_path, a=0.9)
+    before = path.read_bytes()
+    with pytest.raises(
+        UsageError, match=r"labels: of boxes they can only be taken away \(no label\), got 'lamp' for a.png"
+    ):
+        confirm(path, labels={"a.png": ["lamp"]})
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(("loc", "map"), [("../labeled/a.xml", False), ("s3://b/a.xml", True)])
 def test_boxes_that_lie_elsewhere_are_signed_in_a_file_of_their_own(tmp_path: Path, loc: str, map: bool) -> None:
     """Nothing is written outside the folder of the manifest."""

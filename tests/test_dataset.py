@@ -500,6 +500,9 @@ def test_a_digest_tells_what_people_said(tmp_path: Path) -> None:
     said = [Dataset((Sample("a.jpg", (each,)),), Sources(tmp_path)) for each in (sure, unsure)]
     assert said[0].digest() == said[1].digest()
     assert said[0].digest(automatic=True) != said[1].digest(automatic=True)
+    shapes = (Shape("cat", "bndbox", ((1, 2), (3, 4))),)
+    sizes = {of(Label(OBJECT_DETECTION, drawing=Drawing(shapes, size))) for size in ((9, 9, 3), (18, 18, 3), None)}
+    assert len(sizes) == 3  # the same numbers are other places
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda samples: pickle.loads(pickle.dumps(samples))])

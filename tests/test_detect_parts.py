@@ -20,7 +20,8 @@ from engine.detect.detector import Calibration
 from engine.detect.judging import calibrated, matched, thresholds
 from engine.detect.losses import Drawn, boxes_of, detection_loss, overlaps, wanted
 from engine.detect.network import CELL, Detector, DetectorSpec, Maps, initialised_detector
-from engine.detect.pool import padded
+from engine.detect.plan import BoxSettings, plan_for
+from engine.detect.pool import BoxPool, padded
 from engine.detect.sketches import check_rules, fitted, sketches_of
 from engine.detect.views import View, covered, viewed
 from engine.errors import InputError, UsageError
@@ -278,6 +279,16 @@ def test_only_peoples_rectangles_count() -> None:
     assert [len(each) for each in sketches.boxes] == [1, 0, 0, 0]
 
 
+def test_two_drawings_of_other_sizes_are_of_one_image() -> None:
+    labels = [
+        Label(OBJECT_DETECTION, drawing=Drawing((box("cat", 10, 10, 50, 40),), (100, 80, 3))),
+        Label(OBJECT_DETECTION, drawing=Drawing((box("dog", 100, 80, 200, 160),), (200, 160, 3))),
+    ]
+    samples = [Sample("a", tuple(labels))]
+    done = fitted(sketches_of(samples), samples, np.array([[100, 80]]))
+    assert done.sketches.boxes[0].tolist() == [[10, 10, 50, 40], [50, 40, 100, 80]] and not done.failures
+
+
 def test_objects_that_nobody_understands_are_not_nothing() -> None:
     robots = b"<annotation><object><name>cat</name><robndbox><cx>5</cx></robndbox></object></annotation>"
     drawings = [
@@ -327,6 +338,64 @@ def test_rules_are_said_in_one_line_each() -> None:
 
 
 # ---- What is right.
+
+
+def signs(names: tuple[str, ...], images: int, each: int) -> BoxPool:
+    """Images full of signs of 12 pixels, every name as often."""
+    outlines = {
+        "left": [(1, 6), (10, 1), (10, 10)],
+        "right": [(10, 6), (1, 1), (1, 10)],
+        "square": [(1, 1), (10, 1), (10, 10), (1, 10)],
+        "diamond": [(6, 0), (11, 6), (6, 11), (0, 6)],
+        "bar": [(5, 0), (7, 0), (7, 11), (5, 11)],
+        "cross": [(5, 0), (7, 0), (7, 5), (11, 5), (11, 7), (7, 7), (7, 11), (5, 11), (5, 7), (0, 7), (0, 5), (5, 5)],
+    }
+    rng = np.random.default_rng(0)
+    pixels, boxes, classes = [], [], []
+    for _ in range(images):
+        canvas = rng.normal(120, 20, (256, 336, 3)).clip(0, 255).astype(np.uint8)
+        cells = rng.permutation(21 * 28)[:each]
+        shown = np.arange(each) % len(names)
+        for cell, of in zip(cells.tolist(), shown.tolist(), strict=True):
+            corner = np.array([cell % 28, cell // 28]) * 12
+            cv2.fillPoly(canvas, [np.array(outlines[names[of]], np.int32) + corner], (240, 240, 240))
+        corners = np.stack([cells % 28, cells // 28], axis=1) * 12
+        pixels.append(torch.from_numpy(canvas).permute(2, 0, 1))
+        boxes.append(torch.from_numpy(np.concatenate([corners, corners + 12], axis=1)).float())
+        classes.append(torch.from_numpy(shown))
+    stacked, rows = torch.stack(pixels), torch.arange(images)
+    extents = torch.tensor([[336.0, 256.0]]).repeat(images, 1)
+    device, none = torch.device("cpu"), torch.zeros(0, dtype=torch.int64)
+    return BoxPool(
+        lambda at: stacked[at], (256, 336), rows, tuple(boxes), tuple(classes), extents, rows, none, names, device
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "each", "flips"),
+    [
+        (("left", "right"), 12, (False, True)),
+        (("left", "right"), 580, (False, True)),  # one such image is full of signs
+        (("left", "right", "square", "diamond", "bar", "cross"), 12, (False, True)),  # nothing is nothing in any mirror
+        (("square", "diamond", "bar", "cross"), 12, (True, True)),
+    ],
+)
+def test_mirror_images_that_change_a_label_are_not_shown(
+    names: tuple[str, ...], each: int, flips: tuple[bool, bool]
+) -> None:
+    assert plan_for(signs(names, 10, each), BoxSettings(), folds=5, members=2).flips == flips
+
+
+def test_the_stem_is_the_same_however_many_images_are_taken_apart_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randint(0, 256, (5, 3, 48, 64), generator=generator_of("stem"), dtype=torch.uint8)
+    whole = fit_stem(images, NetworkSpec(64, (1,), 1))
+    monkeypatch.setattr("engine.label.networks._UNFOLDED", 2)
+    parts = fit_stem(images, NetworkSpec(64, (1,), 1))
+    assert torch.equal(whole[0], parts[0]) and torch.equal(whole[1], parts[1])
+
+
+def test_fewer_large_images_are_looked_at_together() -> None:
+    assert [Canvas(*size).batch for size in ((240, 320), (1024, 1024), (2048, 2048), (4096, 4096))] == [16, 16, 4, 1]
 
 
 def test_each_true_box_is_claimed_once_by_the_surest() -> None:

@@ -39,7 +39,7 @@ from engine.models import load_detector, load_model, model_digest, read_model_in
 from engine.outfolder import OutFolder
 from engine.predictions import Boxes
 from engine.prelabel import pre_detect
-from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, SIZE_KEY, Drawing, Label, Sample, Shape
 from engine.sources import Sources
 from engine.tasks.candidates import Candidates, read_candidates, write_candidates
 from engine.tasks.catalog import run_request
@@ -52,6 +52,7 @@ from engine.tasks.parameters import Parameters
 from engine.tasks.request import parse_request
 from engine.tasks.runner import Status, run
 from engine.tasks.suggesting import suggest_task
+from engine.voc import write_voc
 
 SIZE = (96, 72)
 COLORS = {"disc": (220, 60, 40), "square": (40, 80, 230)}
@@ -147,13 +148,27 @@ def test_automatic_boxes_are_written_where_nobody_drew(learned: Learned) -> None
     for row in range(24, 40):
         (label,) = samples[row].labels
         assert not label.by_human and label.type == OBJECT_DETECTION and label.drawing is not None
-        assert label.drawing.size == (*SIZE, 3)
+        assert label.drawing.size == (*SIZE, 3) and samples[row].property[SIZE_KEY] == [*SIZE, 3]
         for shape in label.drawing.shapes:
             x1, y1, x2, y2 = shape.xyxy
             assert 0 <= x1 < x2 <= SIZE[0] and 0 <= y1 < y2 <= SIZE[1]
             assert shape.confidence is not None and 0 <= shape.confidence <= 1
     again = annotated(samples, detection, time=datetime(2026, 1, 2))
     assert again == samples  # those of an earlier run are replaced
+
+
+def test_other_shapes_that_a_machine_drew_stay(learned: Learned) -> None:
+    """Boxes are replaced; an outline is nothing that a detector could have said better."""
+    dataset, _, detection = learned
+    outline = Shape("cell", "polygon", ((2, 2), (8, 2), (8, 12)))
+    drawing = Drawing((Shape("disc", "bndbox", ((0, 0), (9, 9))), outline), (2 * SIZE[0], 2 * SIZE[1], 3))
+    before = replace(dataset[30], labels=(Label(OBJECT_DETECTION, annotated_by="modelarts/auto", drawing=drawing),))
+    samples = [*dataset.samples[:30], before, *dataset.samples[31:]]
+    (label,) = annotated(samples, detection, time=datetime(2026, 1, 2))[30].labels
+    assert label.drawing is not None
+    others = [shape for shape in label.drawing.shapes if shape.kind != "bndbox"]
+    assert [shape.points for shape in others] == [((1, 1), (4, 1), (4, 6))]
+    assert not any(shape.xyxy == (0, 0, 9, 9) for shape in label.drawing.shapes if shape.kind == "bndbox")
 
 
 @pytest.mark.parametrize("algorithm_type", ["fast", "accurate"])
@@ -368,8 +383,8 @@ def test_nothing_to_learn_from_or_nothing_to_label(tmp_path: Path) -> None:
         quick(dataset.with_samples(dataset.samples[:5]))
     with pytest.raises(InputError, match="needs boxes that people drew"):
         quick(dataset.with_samples(dataset.samples[5:]))
-    for path in (tmp_path / "few").glob("*.png"):
-        path.write_bytes(b"no image")
+    for sample in dataset.samples[:5]:
+        dataset.path(sample).write_bytes(b"no image")
     with pytest.raises(InputError, match="labeled images that can be read"):
         quick(dataset)
 
@@ -399,6 +414,41 @@ def test_copies_of_an_image_are_judged_by_the_same_network(tmp_path: Path) -> No
     same = [replace(dataset[0], source=f"00{number}.png") for number in (5, 6, 7)]
     detection = quick(dataset.with_samples((*dataset.samples[:5], *same, dataset[8])), min_per_class=2, networks=4)
     assert len({int(detection.judges[row]) for row in (0, 5, 6, 7)}) == 1
+
+
+def test_copies_of_one_image_are_not_enough(tmp_path: Path) -> None:
+    shapes = scene(tmp_path / "0.png", 1, most=2)
+    scene(tmp_path / "9.png", 2)
+    samples = [drawn("0.png", shapes), Sample("9.png")]
+    for number in range(1, 5):
+        (tmp_path / f"{number}.png").write_bytes((tmp_path / "0.png").read_bytes())
+        samples.append(drawn(f"{number}.png", shapes))
+    with pytest.raises(InputError, match=r"2 different labeled images at least, .* got the same file 5 times"):
+        quick(Dataset(tuple(samples), Sources(tmp_path)))
+
+
+def test_more_networks_than_parts_and_nothing_unlabeled_that_can_be_read(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path, 5, 2)
+    content = (tmp_path / "005.png").read_bytes()
+    for name in ("005.png", "006.png"):  # a sound header, and nothing behind it
+        (tmp_path / name).write_bytes(content[:60])
+    found = quick(dataset, "accurate", networks=6, steps=(2,))
+    assert {failure.source for failure in found.failures} == {"005.png", "006.png"} and not found.automatic.any()
+
+
+def test_unlabeled_images_that_are_none_are_not_trained_for(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path, 5, 2)
+    for name in ("005.png", "006.png"):
+        (tmp_path / name).write_bytes(b"hello")
+    with pytest.raises(InputError, match="at least 1 unlabeled image that can be read, got none"):
+        quick(dataset)
+
+
+def test_another_time_is_another_training(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "few", 5, 1)
+    for minutes in (0.01, 0.02):
+        quick(dataset, steps=(), minutes=minutes, networks=1, folder=tmp_path / "work")
+    assert len(list((tmp_path / "work").glob("training-*"))) == 2
 
 
 @pytest.mark.parametrize("image_size", [8, 32, 64])
@@ -834,6 +884,20 @@ def test_hard_boxes_of_a_result_are_looked_for_again_by_its_model(tmp_path: Path
         assert after.hard_coefficient is not None or after.state == "ALL"
 
 
+def test_boxes_that_were_changed_by_hand_are_left_as_they_are(tmp_path: Path) -> None:
+    dataset, _ = scenes(tmp_path / "few", 8, 4)
+    out = tmp_path / "out"
+    run_request(request(score_threshold=0.0), dataset, out)
+    sample = read_samples(out)[9]
+    drawing, loc = sample.labels[0].drawing, sample.labels[0].annotation_loc
+    assert drawing is not None and len(drawing.shapes) > 1 and loc is not None
+    write_voc(out / loc, replace(drawing, shapes=drawing.shapes[::-1]))
+    answer = run(hard_task(read_samples(out), Parameters()), tmp_path / "hard")
+    told = "1 images have other automatic boxes than the model drew, and are left as they are; confirm them first"
+    assert told in answer["notices"]
+    assert answer["result"]["judged_sample_count"] == 3
+
+
 # ---- Wrong boxes among people's.
 
 
@@ -877,6 +941,7 @@ def test_planted_errors_are_the_hardest() -> None:
     found = box_label_errors(told_by(truth, people))
     assert set(found.order[:5].tolist()) == {3, 7, 11, 19, 23}
     assert 0 in found.reasons[3] or not found.hard[3]
+    assert found.meaning(0) == "an object seems to have no box"  # people's boxes have no confidence, and no clusters
     doubted = np.argsort(-found.labels.coefficients)[:4]
     assert sorted(found.labels.rows[doubted].tolist()) == [7, 11, 19, 23]
     assert len(found.labels) == sum(map(len, people))
@@ -900,6 +965,10 @@ def test_people_s_boxes_are_looked_at_by_the_command(tmp_path: Path, capsys: pyt
     command = ["hard", str(tmp_path / "voc"), "--labeled", "--out", str(out), "--steps", "3", "--min-per-class", "2"]
     assert main([*command, "--algo-hard-threshold", "0"]) == 0
     assert "10 of 10 samples in question are hard examples" in capsys.readouterr().out
+    table = (out / "hard.csv").read_text()
+    assert "confidence" not in table.partition("\n")[2] and re.search(
+        "a box seems to lie|an object seems to have", table
+    )
     again = read_samples(out)
     assert all(shape.hard_coefficient is not None for sample in again for shape in sample.boxes)
     assert sketches_of(again.samples).labeled.all()
@@ -1069,6 +1138,15 @@ def test_a_trunk_is_that_of_the_file_and_its_first_parts_stay(resnet: Path) -> N
         return float(1 - F.cosine_similarity(net.state_dict()[name].flatten(), before[name].flatten(), dim=0))
 
     assert turned("trunk.net.layer4.1.conv2.weight") < 0.1 * turned("smooth.0.filters.weight")
+
+
+def test_a_trunk_in_half_precision(resnet: Path, tmp_path: Path) -> None:
+    state = torch.load(resnet, weights_only=True)
+    halved = {key: each.bfloat16() if each.is_floating_point() else each for key, each in state.items()}
+    torch.save(halved, tmp_path / "half.pth")
+    trunk = read_trunk("resnet18", tmp_path / "half.pth")
+    assert trunk.state["conv1.weight"].dtype == torch.float32
+    assert torch.equal(trunk.state["conv1.weight"], halved["conv1.weight"].float())
 
 
 def test_the_trunk_of_a_detector_and_files_that_do_not_fit(resnet: Path, tmp_path: Path) -> None:

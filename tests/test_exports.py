@@ -22,7 +22,16 @@ from engine.exports import (
     write_yolo,
 )
 from engine.outfolder import JOURNAL, OutFolder
-from engine.samples import IMAGE_CLASSIFICATION, OBJECT_DETECTION, UNREAD_KEY, Drawing, Label, Sample, Shape
+from engine.samples import (
+    IMAGE_CLASSIFICATION,
+    IMAGE_SEGMENTATION,
+    OBJECT_DETECTION,
+    UNREAD_KEY,
+    Drawing,
+    Label,
+    Sample,
+    Shape,
+)
 from engine.sources import Sources
 from engine.voc import read_voc
 
@@ -325,12 +334,56 @@ def test_what_cannot_be_expressed_is_not_written_as_nothing(write: Callable[...,
 
 def test_the_size_of_the_drawing_counts_before_that_of_the_image(data: Path) -> None:
     samples = [
-        Sample("1.png", drawn(box("cat", 0, 0, 20, 20), size=(200, 40, 3))),
+        Sample("1.png", drawn(box("cat", 0, 0, 20, 20), size=(200, 100, 3))),
         Sample("a/1.png", drawn(box("cat", 0, 0, 20, 20), size=(0, 0, 0))),
     ]
     files, _ = export(write_yolo, samples, data)
-    assert files["obj_train_data/1.txt"].split()[3:] == ["0.100000000", "0.500000000"]
+    assert files["obj_train_data/1.txt"].split()[3:] == ["0.100000000", "0.200000000"]
     assert files["obj_train_data/1-2.txt"].split()[3:] == ["0.200000000", "0.400000000"]
+
+
+@pytest.mark.parametrize("write", [write_yolo, write_coco])
+def test_numbers_of_another_shape_than_the_image_are_a_failure(write: Callable[..., Tally], data: Path) -> None:
+    sample = Sample("1.png", drawn(box("cat", 10, 10, 30, 30), size=(50, 100, 3)))
+    files, tally = export(write, [sample], data)
+    assert [str(failure) for failure in tally.failures if "states 50x100 pixels, the image has 100x50" in str(failure)]
+    assert tally.counts["shapes"] == 0 and not any(name.endswith("1.txt") for name in files)
+
+
+def test_drawings_of_other_sizes_are_brought_to_the_first(data: Path) -> None:
+    labels = (*drawn(box("cat", 10, 5, 30, 45)), *drawn(box("dog", 100, 60, 200, 100), size=(200, 100, 3)))
+    files, tally = export(write_yolo, [Sample("1.png", labels)], data)
+    assert not tally.failures
+    assert files["obj_train_data/1.txt"].split() == [
+        *("0", "0.200000000", "0.500000000", "0.200000000", "0.800000000"),
+        *("1", "0.750000000", "0.800000000", "0.500000000", "0.400000000"),
+    ]
+
+
+def test_a_segmentation_does_not_swallow_boxes(data: Path) -> None:
+    outline = Shape("cell", "polygon", ((1, 1), (9, 1), (9, 9)))
+    mask = Label(IMAGE_SEGMENTATION, drawing=Drawing((outline,), (100, 50, 3), mask_source="mask.png"))
+    boxes = drawn(box("cat", 10, 5, 30, 45))
+    for labels in ((mask, *boxes), (*boxes, mask)):
+        out = data.parent / f"out-{len(list(data.parent.iterdir()))}"
+        with OutFolder(out) as folder:
+            tally = write_voc_folder([Sample("1.png", labels)], Sources(data), folder)
+        assert tally.notes == ("1 segmentations were left out: a file holds one drawing an image, and that has boxes",)
+        (label,) = read_samples(out)[0].labels
+        assert label.type == OBJECT_DETECTION and label.drawing is not None
+        assert [shape.name for shape in label.drawing.shapes] == ["cat"]
+
+
+def test_nothing_that_a_machine_found_is_not_a_person_s_word(data: Path) -> None:
+    """COCO has no place for who drew; where something was found, scores tell."""
+    machine = [
+        replace(label, annotated_by="modelarts/auto")
+        for label in (*drawn(replace(box("cat", 10, 5, 30, 45), confidence=0.9)), *drawn())
+    ]
+    samples = [Sample("1.png", (machine[0],)), Sample("a/1.png", (machine[1],)), Sample("b/1.png", drawn())]
+    export(write_coco, samples, data)
+    states = {sample.source: sample.state for sample in read_samples(data.parent / "out")}
+    assert states == {"images/1.png": "AUTO_ANNOTATION", "images/1-2.png": "AUTO_ANNOTATION", "images/1-3.png": "ALL"}
 
 
 def test_without_any_size_boxes_are_a_failure_and_the_image_is_not_trained_on(data: Path) -> None:

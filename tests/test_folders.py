@@ -337,6 +337,15 @@ def test_the_devkit_layout_with_its_masks_and_image_sets(tmp_path: Path) -> None
     )
 
 
+def test_names_with_blanks_in_image_sets(tmp_path: Path) -> None:
+    put(tmp_path, *(f"JPEGImages/{name}.jpg" for name in ("my", "my photo", "cat 1", "dog")))
+    text(tmp_path, "Annotations/my.xml", XML.format(head="", objects=CAT))
+    text(tmp_path, "ImageSets/Main/test.txt", "my photo\ncat 1\ndog -1\n")
+    found = read_voc_folder(list_folder(tmp_path))
+    usages = {sample.source: sample.usage for sample in found.samples}
+    assert usages.pop("JPEGImages/my.jpg") == "" and set(usages.values()) == {"TEST"}
+
+
 def test_a_voc_folder_needs_an_xml_of_an_image(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="a VOC folder has"):
         read_voc_folder(list_folder(put(tmp_path, "1.jpg", "pom.xml")))
@@ -493,13 +502,8 @@ def test_what_is_no_image_has_no_size(tmp_path: Path) -> None:
     put(tmp_path, "empty.jpg", content=b"")
     put(tmp_path, "text.jpg", content=b"hello")
     (tmp_path / "folder.jpg").mkdir()
-    picture(tmp_path, "huge.png", (4, 4))
-    content = bytearray((tmp_path / "huge.png").read_bytes())
-    content[16:24] = struct.pack(">II", 60_000, 60_000)
-    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
-    (tmp_path / "huge.png").write_bytes(content)
     kinds = {}
-    for name in ("empty.jpg", "text.jpg", "folder.jpg", "gone.jpg", "huge.png"):
+    for name in ("empty.jpg", "text.jpg", "folder.jpg", "gone.jpg"):
         with pytest.raises(ImageError) as caught:
             image_size(tmp_path / name)
         kinds[name] = caught.value.kind
@@ -508,8 +512,31 @@ def test_what_is_no_image_has_no_size(tmp_path: Path) -> None:
         "text.jpg": "not_an_image",
         "folder.jpg": "not_a_file",
         "gone.jpg": "missing",
-        "huge.png": "too_large",
     }
+
+
+def test_a_huge_image_has_a_size(tmp_path: Path) -> None:
+    """Who decodes it says how large it may be, and not Pillow, which refuses from 179 million pixels on."""
+    picture(tmp_path, "huge.png", (4, 4))
+    content = bytearray((tmp_path / "huge.png").read_bytes())
+    content[16:24] = struct.pack(">II", 60_000, 50_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "huge.png").write_bytes(content)
+    assert image_size(tmp_path / "huge.png") == (60_000, 50_000, 3)
+    assert Image.MAX_IMAGE_PIXELS is not None, "Pillow's own limit is back"
+
+
+def test_a_text_elsewhere_is_that_of_the_only_image_of_its_name(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    for name in ("obj_train_data/2.jpg", "todo/2.jpg", "train/3.jpg", "val/3.jpg", "more/4.jpg"):
+        picture(tmp_path, name)
+    for name in ("2", "3", "4"):
+        text(tmp_path, f"obj_train_data/{name}.txt", "0 0.5 0.5 0.2 0.4\n")
+    found = read_yolo(list_folder(tmp_path))
+    labeled = {sample.source for sample in found.samples if sample.labels}
+    assert {"obj_train_data/2.jpg", "more/4.jpg"} <= labeled
+    assert not {"todo/2.jpg", "train/3.jpg", "val/3.jpg"} & labeled
+    assert any("3.txt" in note for note in found.notes)
 
 
 # --- coco

@@ -31,6 +31,7 @@ ORDER = (
         "coco",
         "outfolder",
         "jpeg",
+        "pillow",
         "folders",
         "exports",
     ),

@@ -114,9 +114,9 @@ def add_evaluate(commands: Any) -> None:
         "evaluate",
         _evaluate,
         "compare automatic labels with the truth",
-        "Compare what auto labeling said with the labels that people give in TRUTH: accuracy, classes, confusions,\n"
-        "and whether the confidences can be trusted. OUT/evaluation.json holds it all. What people had labeled before\n"
-        "the run is left out.",
+        "Compare what auto labeling said with the labels that people give in TRUTH: accuracy, classes, confusions, of\n"
+        "boxes mean average precision, and whether the confidences can be trusted. OUT/evaluation.json holds it all.\n"
+        "What people had labeled before the run is left out.",
         "labelengine evaluate labeled --truth all-labels.manifest\nlabelengine evaluate labeled --truth tree --json",
     )
     evaluate.add_argument("out", metavar="OUT", type=Path, help="the folder of a finished labeling")

@@ -1,7 +1,7 @@
 """How good boxes are, as COCO counts it: average precision by pycocotools, the reference implementation.
 
-In: boxes that were found and true ones, n images, parallel. Out: `BoxScores`. Of an image the surest 1,000 boxes count.
-What cannot be said (a class without true boxes) is NaN.
+In: boxes that were found and true ones, n images, parallel. Out: `BoxScores`. Of an image the surest 1,000 boxes
+of each class count. What cannot be said (a class without true boxes) is NaN.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-#: Boxes of an image that count at most, by score.
+#: Boxes of a class on an image that count at most, by score.
 _MOST: Final = 1_000
 
 

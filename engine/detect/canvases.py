@@ -34,6 +34,9 @@ Answer = TypeVar("Answer")
 GREY: Final = 128
 #: Raise it when the same image gives another canvas.
 _VERSION: Final = 1
+#: Images that networks look at together at most, and pixels of them: large ones take room.
+_BATCH: Final = 16
+_BATCH_PIXELS: Final = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Canvas:
 
     def __post_init__(self) -> None:
         assert self.height % CELL == 0 and self.width % CELL == 0
+
+    @property
+    def batch(self) -> int:
+        """How many images networks look at together."""
+        return max(1, min(_BATCH, _BATCH_PIXELS // (self.height * self.width)))
 
     def scale(self, width: int, height: int) -> float:
         """Pixels of the canvas for one of an image of this size."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.detect.average_precision import BoxScores
 from engine.detect.canvases import Canvas
 from engine.detect.decode import Raw, decoded
-from engine.detect.detector import BATCH, BoxDetector, maps_of
+from engine.detect.detector import BoxDetector, Calibration, maps_of
 from engine.detect.held_out import held_out_scores
 from engine.detect.judging import calibrated, matched, thresholds
 from engine.detect.network import Detector
@@ -89,7 +89,7 @@ def trained_member(
 def raws_of(pool: BoxPool, networks: Sequence[Detector], which: Tensor, plan: BoxPlan) -> dict[int, Raw]:
     """What networks together say of the labeled images of these numbers, on the CPU, cut at the border of the image."""
     found: dict[int, Raw] = {}
-    for batch in torch.split(which, BATCH):
+    for batch in torch.split(which, Canvas(*pool.size).batch):
         images = pool.pixels(pool.labeled[batch])
         maps = maps_of(networks, images, flips=plan.flips, bfloat16=plan.bfloat16)
         for at, raw in zip(batch.tolist(), decoded(maps), strict=True):
@@ -116,11 +116,18 @@ def _judged_together(pool: BoxPool, plan: BoxPlan, members: Sequence[BoxMember])
     rights = {at: matched(raw.xyxy, raw.classes, pool.boxes[at], pool.classes[at]).right for at, raw in raws.items()}
     k = len(pool.labels)
     calibration = calibrated(list(raws.values()), list(rights.values()), k)
-    sure = {at: calibration.probabilities(raw) for at, raw in raws.items()}
+    found = {at: _by_confidence(raw, calibration) for at, raw in raws.items()}
+    # The surest box claims an object: that is known only now.
+    rights = {
+        at: matched(each.xyxy, each.classes, pool.boxes[at], pool.classes[at]).right for at, each in found.items()
+    }
     truths = np.bincount(torch.cat([pool.classes[at] for at in raws]).numpy(), minlength=k) if raws else np.zeros(k)
     given_from = (
         thresholds(
-            list(sure.values()), [raw.classes for raw in raws.values()], list(rights.values()), truths.astype(np.int64)
+            [each.scores for each in found.values()],
+            [each.classes for each in found.values()],
+            list(rights.values()),
+            truths.astype(np.int64),
         )
         if plan.threshold is None
         else (float(plan.threshold),) * k
@@ -134,7 +141,13 @@ def _judged_together(pool: BoxPool, plan: BoxPlan, members: Sequence[BoxMember])
         calibration,
         given_from,
     )
-    found = [Boxes(raw.xyxy, sure[at], raw.classes) for at, raw in raws.items()]
     truth = [(pool.boxes[at], pool.classes[at]) for at in raws]
-    scores, told = held_out_scores(detector.labels, given_from, found, truth)
+    scores, told = held_out_scores(detector.labels, given_from, list(found.values()), truth)
     return BoxVerdict(detector, raws, judge, scores, {**plan.found, **told})
+
+
+def _by_confidence(raw: Raw, calibration: Calibration) -> Boxes:
+    """The boxes with their confidence, from high to low."""
+    sure = calibration.probabilities(raw)
+    order = sure.argsort(descending=True, stable=True)
+    return Boxes(raw.xyxy[order], sure[order], raw.classes[order])

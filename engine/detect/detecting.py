@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,17 @@ from engine.detect.accurate import accurate
 from engine.detect.canvases import Canvas, Canvases, asked_files, located_images, read_canvases
 from engine.detect.crossfit import BoxVerdict, Unfinished
 from engine.detect.decode import Raw
-from engine.detect.detector import BATCH, BoxDetector
+from engine.detect.detector import BoxDetector
 from engine.detect.fast import FOLDS, fast
-from engine.detect.plan import BoxPlan, BoxSettings, plan_for, supervised_seconds, with_members, with_precision
+from engine.detect.plan import BATCH, BoxPlan, BoxSettings, plan_for, supervised_seconds, with_members, with_precision
 from engine.detect.pool import BoxPool, pool_of
 from engine.detect.results import Detection
 from engine.detect.sizing import canvas_for
 from engine.detect.sketches import Sketches, check_rules, fitted, sketches_of
 from engine.detect.trunk import Trunk
-from engine.errors import Failure, Stopped, UsageError
+from engine.errors import Failure, ImageError, InputError, Stopped, UsageError
 from engine.files import write_text
+from engine.folders.sizes import image_size as header_size
 from engine.images import MAX_PIXELS, Pixels, converted_in_words
 from engine.label.clock import Clock
 from engine.label.crossfit import NOT_COMPILED
@@ -54,6 +55,8 @@ from engine.threads import processors, torch_threads
 _MOST_UNLABELED: Final = 5_000
 #: A candidate below that is none.
 _LEAST_CONFIDENCE: Final = 0.02
+#: Labeled images: a network learns from some, and is judged by others.
+_LEAST_DIFFERENT: Final = 2
 
 #: Networks that are trained, unless a person asks for another number.
 MEMBERS: Final = {"fast": fast_learning.MEMBERS, "accurate": accurate_learning.MEMBERS}
@@ -120,7 +123,7 @@ def auto_detect(
     drawn = sketches_of(samples)
     rules = partial(check_rules, min_per_class=min_per_class, least_unlabeled=least_unlabeled)
     unlabeled = [row for row, sample in enumerate(samples) if sample.is_image and not drawn.by_people[row]]
-    there = sum(os.path.isfile(path) for _, path in located_images(samples, sources, unlabeled)[0])  # and no error
+    there = _readable(samples, sources, unlabeled, least_unlabeled)
     rules(drawn, there)
     canvas, notes = canvas_for(samples, sources, drawn, device, image_size)
 
@@ -130,6 +133,7 @@ def auto_detect(
         folder = folder or Path(temporary)
         learned = _some(unlabeled, seed) if algorithm_type == "accurate" else []
         rows = sorted([*np.flatnonzero(drawn.labeled).tolist(), *learned])
+        reading = time.perf_counter()
         canvases = read_canvases(
             samples,
             sources,
@@ -141,17 +145,23 @@ def auto_detect(
             progress=stage(READING, len(rows)),
             stopped=stopped,
         )
+        reading = (time.perf_counter() - reading) / len(rows)
         sizes = np.zeros((len(samples), 2), np.int64)
         sizes[canvases.index] = canvases.sizes
         fit = fitted(drawn, samples, sizes)
         sketches = fit.sketches
         rules(sketches, there)
         pool = pool_of(canvases, sketches, device)
+        if len(torch.unique(pool.same)) < _LEAST_DIFFERENT:
+            raise InputError(
+                f"auto labeling of boxes needs {_LEAST_DIFFERENT} different labeled images at least, to learn from one "
+                f"and be tested on the other; got the same file {len(pool.labeled):,} times"
+            )
         given = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
         digest = _digest(samples, sketches)
         seen = (digest, canvases.digest)
         asked: tuple[object, ...] = (algorithm_type, canvas, batch_size, learning_rate, networks, precision, seed, seen)
-        asked = (*asked, device.type, *((trunk.digest,) if trunk is not None else ()))
+        asked = (*asked, minutes, device.type, *((trunk.digest,) if trunk is not None else ()))
         asked = (*asked, *(("compiled",) if compiled else ()))
         work = made(folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}")
         settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)
@@ -162,7 +172,7 @@ def auto_detect(
         plan = plan_for(pool, settings, folds=FOLDS, members=MEMBERS[algorithm_type])
         plan, step_seconds = _with_precision(pool, plan, precision, clock, work / "precision")
         asked_of = unlabeled if rest else []
-        labeling = partial(_labeling_seconds, pool, plan, step_seconds, len(asked_of), looks)
+        labeling = partial(_labeling_seconds, pool, plan, step_seconds, reading, len(asked_of), looks)
         if networks is None:
             costs = labeling if minutes is not None else lambda members: 0.0
             time_for = partial(_time_for, clock, costs, step_seconds) if step_seconds else None
@@ -259,7 +269,15 @@ def found_boxes(
             yield OnImage(boxes, (width, height), converted)
 
     return asked_files(
-        samples, sources, rows, work, ask, batch=BATCH, threads=threads, progress=progress, stopped=stopped
+        samples,
+        sources,
+        rows,
+        work,
+        ask,
+        batch=detector.canvas.batch,
+        threads=threads,
+        progress=progress,
+        stopped=stopped,
     )
 
 
@@ -288,6 +306,19 @@ def default_minutes(algorithm_type: str, labeled: int, device: torch.device) -> 
     """
     minutes = min(15.0, 4 + labeled / 30) * (1 if algorithm_type == "fast" else 2)
     return round(minutes if device.type == "cpu" else max(0.5, minutes / 6), 1)
+
+
+def _readable(samples: Sequence[Sample], sources: Sources, rows: Sequence[int], enough: int) -> int:
+    """How many of the samples at these rows have an image file with a sound header: no more are looked for than are
+    enough."""
+    found = 0
+    for _, path in located_images(samples, sources, rows)[0]:
+        if found >= enough:
+            break
+        with suppress(ImageError, OSError):
+            header_size(path)
+            found += 1
+    return found
 
 
 def _some(rows: Sequence[int], seed: int) -> list[int]:
@@ -341,12 +372,14 @@ _FORWARD_SHARE: Final = 0.35
 
 
 def _labeling_seconds(
-    pool: BoxPool, plan: BoxPlan, step_seconds: float, images: int, looks: int, members: int
+    pool: BoxPool, plan: BoxPlan, step_seconds: float, reading: float, images: int, looks: int, members: int
 ) -> float:
-    """What asking so many networks about so many images will take, and `looks` more by one."""
+    """What asking so many networks about so many images will take, and `looks` more by one. reading: seconds that an
+    image takes from its file to its canvas, which is done for the first look and once for all others."""
     views = members * (1 + sum(plan.flips)) + looks
     slower = NOT_COMPILED if plan.recipe.compiled else 1.0
-    return (images + len(pool.labeled)) * views * slower * step_seconds / plan.batch * _FORWARD_SHARE
+    looking = views * slower * step_seconds / plan.batch * _FORWARD_SHARE
+    return (images + len(pool.labeled)) * (looking + (2 if looks else 1) * reading)
 
 
 def _check_options(algorithm_type: str, minutes: float | None, precision: str, threshold: float | None) -> None:

@@ -21,8 +21,6 @@ from engine.detect.network import Detector, Maps
 from engine.errors import InputError
 from engine.predictions import Boxes, Predictions
 
-#: Images that a network is asked about at once.
-BATCH: Final = 16
 #: Log odds keep within that.
 _MOST: Final = 12.0
 
@@ -53,8 +51,8 @@ class BoxDetector:
     """A trained model of object detection.
 
     labels: the k class names. canvas: what networks see. flips: whether mirrored images (horizontally, vertically) are
-    asked about too. calibration: of the networks together. thresholds: (k,), the confidence from which on a box of a
-    class is given: where F1 was best on labels that were not seen.
+    asked about too. calibration: of what each network says of labels that it has not seen. thresholds: (k,), the
+    confidence from which on a box of a class is given: where F1 was best on these labels.
     """
 
     labels: tuple[str, ...]
@@ -78,7 +76,7 @@ class BoxDetector:
         height, width = images.shape[2:]
         scale = self.canvas.scale(width, height)
         found = []
-        for batch in torch.split(images, BATCH):
+        for batch in torch.split(images, self.canvas.batch):
             for raw in self.raw(self._on_canvas(batch, scale)):
                 xyxy, classes, sure = self.boxes(raw, scale, width, height)
                 given = sure >= torch.tensor(self.thresholds)[classes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -88,8 +89,11 @@ def plan_for(pool: BoxPool, settings: BoxSettings, *, folds: int, members: int) 
     """folds: parts of the labels. members: networks, unless settings say how many. Networks compute in float32 (see
     `with_precision`). Looks at labeled images only."""
     members = settings.members or members
-    parts = max(2, min(max(folds, members), len(pool.labeled)))
-    fold = folds_of(pool.presence, parts, generator_of(settings.seed, "folds"))[pool.same]
+    first = torch.unique(pool.same)  # of equal files: all of them belong to one part
+    parts = max(2, min(max(folds, members), len(first)))
+    fold = torch.full((len(pool.labeled),), -1)
+    fold[first] = folds_of(pool.presence[first], parts, generator_of(settings.seed, "folds"))
+    fold = fold[pool.same]
     kept = _kept(pool, fold, settings.seed)
     flips = (kept["horizontal"] >= FLIP_FROM, kept["vertical"] >= FLIP_FROM)
     transposed = all(flips) and kept["transposed"] >= FLIP_FROM and _as_wide_as_high(pool)
@@ -167,7 +171,8 @@ def with_members(plan: BoxPlan, members: int) -> BoxPlan:
 
 def supervised_seconds(pool: BoxPool, plan: BoxPlan) -> float:
     """What a step on `batch` labeled images takes here, measured on a network that is not used again."""
-    which = torch.arange(plan.batch) % len(pool.labeled)
+    drawn_at_random = torch.randperm(len(pool.labeled), generator=generator_of("timing", "images"))
+    which = drawn_at_random[torch.arange(plan.batch) % len(pool.labeled)]
     images, drawn = pool.pixels(pool.labeled[which]), pool.drawn(which)
     chance = generator_of("timing")
 
@@ -180,28 +185,32 @@ def supervised_seconds(pool: BoxPool, plan: BoxPlan) -> float:
 
 
 def _kept(pool: BoxPool, fold: Tensor, seed: int) -> dict[str, float]:
-    """How far mirror images keep their labels: asked of the insides of boxes, and of places where there is none."""
+    """How far mirror images keep their labels: asked of the insides of boxes, some of every image, told from each other
+    and from places where there is none."""
     crops: list[Tensor] = []
     classes: list[int] = []
     parts: list[int] = []
     chance = generator_of(seed, "crops")
+    nothing = len(pool.labels)
+    each = max(2, math.ceil(_MOST_CROPS / 2 / len(pool.labeled)))
     for at in torch.randperm(len(pool.labeled), generator=chance).tolist():
         if len(crops) >= _MOST_CROPS:
             break
         image = pool.pixels(pool.labeled[at : at + 1])[0].cpu()
-        for box, of in zip(pool.boxes[at], pool.classes[at].tolist(), strict=True):
-            crops.append(_inside(image, box))
-            classes.append(of)
-            parts.append(int(fold[at]))
-            elsewhere = _elsewhere(pool.boxes[at], box, pool.size, chance)
+        some = torch.randperm(len(pool.boxes[at]), generator=chance)[:each]
+        for box, of in zip(pool.boxes[at][some], pool.classes[at][some].tolist(), strict=True):
+            places = [(box, of)]
+            elsewhere = _elsewhere(pool.boxes[at], box, pool.extents[at], chance)
             if elsewhere is not None:
-                crops.append(_inside(image, elsewhere))
-                classes.append(len(pool.labels))
+                places.append((elsewhere, nothing))
+            for place, what in places:
+                crops.append(_inside(image, place))
+                classes.append(what)
                 parts.append(int(fold[at]))
     if len(set(classes)) < 2:
         return dict(USUALLY_KEPT)
-    pixels = torch.stack(crops)
-    told = torch.nn.functional.one_hot(torch.tensor(classes), len(pool.labels) + 1).float()
+    pixels, shown = torch.stack(crops), torch.tensor(classes)
+    told = torch.nn.functional.one_hot(shown, len(pool.labels) + 1).float()
     told = told[:, told.any(dim=0)]
     names = tuple(map(str, range(told.shape[1])))
     insides = Pool(lambda rows: pixels[rows], told, names, False, _CROP_SIDE, torch.device("cpu"))
@@ -210,7 +219,8 @@ def _kept(pool: BoxPool, fold: Tensor, seed: int) -> dict[str, float]:
         "vertical": lambda images: images.flip(2),
         "transposed": lambda images: images.transpose(2, 3),
     }
-    return leads_kept(insides, Gradients(), torch.tensor(parts), changes)
+    # Nothing is nothing in any mirror: that says nothing of objects.
+    return leads_kept(insides, Gradients(), torch.tensor(parts), changes, counted=shown != nothing)
 
 
 def _as_wide_as_high(pool: BoxPool) -> bool:
@@ -231,12 +241,13 @@ def _inside(image: Tensor, box: Tensor) -> Tensor:
     return small[0].round().clamp(0, 255).to(torch.uint8)
 
 
-def _elsewhere(boxes: Tensor, box: Tensor, size: tuple[int, int], chance: torch.Generator) -> Tensor | None:
-    """A place of the size of the box that covers the middle of no other; None where ten tries found none."""
+def _elsewhere(boxes: Tensor, box: Tensor, extent: Tensor, chance: torch.Generator) -> Tensor | None:
+    """A place of the size of the box on an image of this width and height that covers the middle of no other; None
+    where ten tries found none."""
     width, height = (box[2:] - box[:2]).tolist()
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     for u, v in torch.rand(10, 2, generator=chance).tolist():
-        x, y = u * max(0.0, size[1] - width), v * max(0.0, size[0] - height)
+        x, y = u * max(0.0, float(extent[0]) - width), v * max(0.0, float(extent[1]) - height)
         place = torch.tensor([x, y, x + width, y + height])
         if not bool(((middles > place[:2]) & (middles < place[2:])).all(dim=1).any()):
             return place

@@ -17,7 +17,7 @@ from engine.detect.sketches import Sketches
 from engine.errors import Failure
 from engine.label.results import ANNOTATED_BY
 from engine.predictions import Boxes
-from engine.samples import OBJECT_DETECTION, Drawing, Label, Sample, Shape
+from engine.samples import OBJECT_DETECTION, SIZE_KEY, Drawing, Label, Sample, Shape, shapes_at
 
 #: Digits of a pixel, and of a confidence, that are written.
 _PIXEL_DIGITS: Final = 2
@@ -96,7 +96,8 @@ def annotated(
     """The samples with automatic boxes where people drew none; those of an earlier run are replaced.
 
     An image in which nothing was found gets a drawing of nothing. A sample on which a person drew anything stays as it
-    is, and so does every label of another type. time: written as the labels' creation time.
+    is, and so does every label of another type, and what other shapes than boxes a machine drew. time: written as the
+    labels' creation time.
     """
     assert len(samples) == len(detection)
     created = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -106,18 +107,22 @@ def annotated(
         if not automatic[row]:
             return sample
         kept = tuple(each for each in sample.labels if each.type != OBJECT_DETECTION or each.by_human)
+        earlier = [each.drawing for each in sample.labels if each not in kept and each.drawing is not None]
+        width, height = detection.sizes[row].tolist()
         made = Label(
             type=OBJECT_DETECTION,
             annotated_by=annotated_by,
             creation_time=created,
-            drawing=_drawing(detection, row),
+            drawing=_drawing(detection, row, earlier),
         )
-        return replace(sample, labels=(*kept, made))
+        sized = {**sample.property, SIZE_KEY: [width, height, 3]}
+        return replace(sample, labels=(*kept, made), property=sized)
 
     return tuple(with_boxes(row, sample) for row, sample in enumerate(samples))
 
 
-def _drawing(detection: Detection, row: int) -> Drawing:
+def _drawing(detection: Detection, row: int, earlier: Sequence[Drawing]) -> Drawing:
+    """The boxes that are given, and the other shapes of what was drawn before."""
     boxes, given = detection.candidates[row], detection.given(row)
     assert boxes is not None
     shapes = [
@@ -138,4 +143,6 @@ def _drawing(detection: Detection, row: int) -> Drawing:
         )
     ]
     width, height = detection.sizes[row].tolist()
-    return Drawing(tuple(shapes), (width, height, 3))
+    size = width, height, 3
+    others = [shape for drawing in earlier for shape in shapes_at(drawing, size) if shape.kind != "bndbox"]
+    return Drawing((*shapes, *others), size)

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from engine.errors import Failure, InputError
 from engine.label.targets import LEAST_PER_CLASS, common_problems
-from engine.samples import OBJECT_DETECTION, Label, Sample, Shape
-from engine.survey import box_array, scale_to
+from engine.samples import OBJECT_DETECTION, Label, Sample, Shape, scale_to, shapes_at
+from engine.survey import box_array
 
 Boxes = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
@@ -76,14 +76,14 @@ def _is_told(labels: Sequence[Label]) -> bool:
 def sketches_of(samples: Sequence[Sample]) -> Sketches:
     """What people drew: every name of a box is a class."""
     drawn = [human_drawings(sample) for sample in samples]
-    shapes = [_rectangles(labels) for labels in drawn]
+    sizes = [_stated(labels) for labels in drawn]
+    shapes = [_rectangles(labels, size) for labels, size in zip(drawn, sizes, strict=True)]
     labels = tuple(sorted({shape.name for each in shapes for shape in each}))
     column = {name: at for at, name in enumerate(labels)}
     stated = np.zeros((len(samples), 2), np.int64)
-    for row, each in enumerate(drawn):
-        sizes = [label.drawing.size for label in each if label.drawing is not None and label.drawing.size]
-        if sizes:
-            stated[row] = sizes[0][:2]
+    for row, size in enumerate(sizes):
+        if size:
+            stated[row] = size[:2]
     classes = tuple(np.array([column[shape.name] for shape in each], np.int64) for each in shapes)
     return Sketches(
         labels,
@@ -97,8 +97,15 @@ def sketches_of(samples: Sequence[Sample]) -> Sketches:
     )
 
 
-def _rectangles(labels: Sequence[Label]) -> list[Shape]:
-    return [shape for label in labels if label.drawing for shape in label.drawing.shapes if shape.kind == "bndbox"]
+def _stated(labels: Sequence[Label]) -> tuple[int, int, int] | None:
+    """The size that the first drawing with one states."""
+    return next((label.drawing.size for label in labels if label.drawing and label.drawing.size), None)
+
+
+def _rectangles(labels: Sequence[Label], size: tuple[int, int, int] | None = None) -> list[Shape]:
+    """size: in whose pixels they are; None: as they are written."""
+    drawings = [label.drawing for label in labels if label.drawing]
+    return [shape for drawing in drawings for shape in shapes_at(drawing, size) if shape.kind == "bndbox"]
 
 
 @dataclass(frozen=True, slots=True)

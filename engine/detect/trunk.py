@@ -47,7 +47,12 @@ def read_trunk(name: str, weights: Path | None) -> Trunk:
     found = read_state(weights)
     if any(key.startswith(_OF_DETECTORS) for key in found):
         found = {key.removeprefix(_OF_DETECTORS): each for key, each in found.items() if key.startswith(_OF_DETECTORS)}
-    state = {key: each for key, each in found.items() if key not in ("fc.weight", "fc.bias")}
+    # Weights of half precision, too; what counts batches stays a whole number.
+    state = {
+        key: each.float() if each.is_floating_point() else each
+        for key, each in found.items()
+        if key not in ("fc.weight", "fc.bias")
+    }
     with torch.device("meta"):
         check_state(weights, name, TrunkBody(name).net, state)
     digest = hashlib.sha256()

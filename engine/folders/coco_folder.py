@@ -1,9 +1,9 @@
 """Listing -> samples with the boxes of COCO documents.
 
 One or more documents (`annotations.json`, `annotations/instances_train.json`, `train/_annotations.coco.json`) that list
-the images; not listed: unlabeled; listed without an annotation: labeled, nothing is there. Boxes are xyxy pixels as
-they are written. An annotation that cannot be read is a `Failure`; what was passed over is said in notes. No image is
-opened.
+the images; not listed: unlabeled; listed without an annotation: nothing is there, as a person says, or a machine where
+all that the document holds has scores. Boxes are xyxy pixels as they are written. An annotation that cannot be read is
+a `Failure`; what was passed over is said in notes. No image is opened.
 """
 
 from __future__ import annotations

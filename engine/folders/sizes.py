@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import ImageError
 from engine.jpeg import SIDEWAYS, orientation_of
+from engine.pillow import any_size
 from engine.samples import SIZE_KEY, Drawing, Label, Sample
 
 
@@ -22,8 +23,8 @@ def image_size(path: Path) -> tuple[int, int, int]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # huge images: nothing is decoded here
-            with Image.open(path) as image:
+            warnings.simplefilter("ignore")  # damaged headers: the error says it
+            with any_size(), Image.open(path) as image:
                 tags = getattr(image, "tag_v2", {})  # of a TIFF; newer Pillows turn its `size` upright themselves
                 width, height = (tags[256], tags[257]) if 256 in tags and 257 in tags else image.size
                 depth = 3 if image.mode == "P" else len(image.getbands())
@@ -34,8 +35,6 @@ def image_size(path: Path) -> tuple[int, int, int]:
         if path.stat().st_size == 0:
             raise ImageError("empty", "expected an image, got 0 bytes") from error
         raise ImageError("not_an_image", "expected an image, got bytes of no known format") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError("too_large", str(error)) from error
     except IsADirectoryError as error:
         raise ImageError("not_a_file", "expected an image file, got a directory") from error
     except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged headers

@@ -7,6 +7,7 @@ image is opened.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -81,10 +82,17 @@ def _annotations_stem(image: str) -> str:
     return f"{before}/Annotations/{after}".removeprefix("/") if folder else ""
 
 
+def _listed(line: str, devkit: str, stems: frozenset[str]) -> str:
+    """The stem that a line of an image set means: `my photo`, or `my photo -1`, as sets of one class have it."""
+    stem = f"{devkit}JPEGImages/{line.strip()}"
+    return stem if stem in stems else re.sub(r"\s+(-1|0|1)$", "", stem)
+
+
 def _image_sets(listing: Listing, devkits: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     """The usage of the devkit's images, by stem: ImageSets/Main/{train,val,test}.txt list names without extension."""
     usages: dict[str, str] = {}
     notes = []
+    stems = frozenset(map(stem_of, listing.images))
     for devkit in devkits:
         for part, usage in (("test", "TEST"), ("val", "EVAL"), ("train", "TRAIN")):
             name = f"{devkit}ImageSets/Main/{part}.txt"
@@ -94,5 +102,5 @@ def _image_sets(listing: Listing, devkits: Sequence[str]) -> tuple[dict[str, str
                 except InputError as error:
                     notes.append(f"{name}: {error}; the usages in it are not known")
                     continue
-                usages.update({f"{devkit}JPEGImages/{line.split()[0]}": usage for line in lines if line})
+                usages.update({_listed(line, devkit, stems): usage for line in lines if line})
     return usages, tuple(notes)

@@ -9,7 +9,7 @@ what was passed over is said in notes.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -38,9 +38,10 @@ def read_yolo(listing: Listing) -> Found:
     texts = {stem: text for stem, text in by_stem(listing, ".txt").items() if text not in _YOLO_FILES}
     usages, failures, notes = _yolo_usages(listing, names)
     samples, used, clipped = [], set(), 0
+    elsewhere = _texts_elsewhere(listing.images, texts)
     for image in listing.images:
         sample = Sample(image, usage=usages.get(image, ""))
-        text = texts.get(stem_of(image)) or texts.get(f"{YOLO_FOLDER}/{last_part_of(stem_of(image))}")
+        text = texts.get(stem_of(image)) or elsewhere.get(image)
         if text is not None:
             used.add(text)
             sample, faults, beyond = _read_boxes(sample, listing.root, text, names)
@@ -50,6 +51,15 @@ def read_yolo(listing: Listing) -> Found:
     if clipped:
         notes.append(f"{clipped:,} boxes reached out of their image and were clipped")
     return Found(tuple(samples), tuple(failures), (*notes, *unused(texts, used, ".txt")))
+
+
+def _texts_elsewhere(images: Sequence[str], texts: Mapping[str, str]) -> dict[str, str]:
+    """The texts in obj_train_data/ of images that lie in other folders: each belongs to the only image of its name."""
+    alike: dict[str, list[str]] = {}
+    for image in images:
+        alike.setdefault(last_part_of(stem_of(image)), []).append(image)
+    found = {name: texts.get(f"{YOLO_FOLDER}/{name}") for name in alike}
+    return {alike[name][0]: text for name, text in found.items() if text is not None and len(alike[name]) == 1}
 
 
 def _read_boxes(sample: Sample, root: Path, text: str, names: Sequence[str]) -> tuple[Sample, list[Failure], int]:

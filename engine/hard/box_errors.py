@@ -42,6 +42,11 @@ _LEAST: Final = 1e-3
 _FREEDOM: Final = 100.0
 #: Reasons: an object has no box; the box itself is doubted; another name is more likely.
 _MISSED, _DOUBTED, _RENAMED = 0, 1, 2
+_WORDS: Final = {
+    _MISSED: "an object seems to have no box",
+    _DOUBTED: "a box seems to lie where no such object is, or beside it",
+    _RENAMED: "a box seems to have the name of another label",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def _of_images(
     return HardExamples(
         coefficients,
         hard,
-        tuple(_reasons(scores, row) if hard[row] else () for row in range(n)),
+        tuple(_reasons(scores, row, threshold) if hard[row] else () for row in range(n)),
         labels,
         scores,
         {number: (np.nan_to_num(score) / total).astype(np.float32) for number, score in scores.items()},
@@ -124,6 +129,7 @@ def _of_images(
         (),
         {"combiner": "calibrated", "algo_hard_threshold": threshold, "boxes": len(labels), "supposed": SUPPOSED},
         detection.labels,
+        _WORDS,
     )
 
 
@@ -234,7 +240,7 @@ def _worst(n: int, rows: list[int], of_rows: npt.NDArray[np.int64], doubts: _Flo
     return found
 
 
-def _reasons(scores: dict[int, npt.NDArray[np.float32]], row: int) -> tuple[int, ...]:
-    """Those that would be enough, or the strongest, by score."""
+def _reasons(scores: dict[int, npt.NDArray[np.float32]], row: int, threshold: float) -> tuple[int, ...]:
+    """Those that come halfway to the threshold by themselves, or the strongest, by score."""
     order = sorted(scores, key=lambda number: -float(scores[number][row]))
-    return tuple(number for number in order if scores[number][row] >= THRESHOLD / 2) or (order[0],)
+    return tuple(number for number in order if scores[number][row] >= max(threshold / 2, _LEAST)) or (order[0],)

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.detect.decode import Raw, decoded, probable
-from engine.detect.detector import BATCH, BoxDetector
+from engine.detect.detector import BoxDetector
 from engine.detect.network import CELL, Detector, Maps
 from engine.detect.overlaps import box_iou, roi_align
 from engine.errors import ImageError, InputError, Stopped
@@ -94,7 +94,7 @@ def box_sights(
             if not isinstance(found, ImageError):
                 waiting.append((done, *found))
             done += 1
-            if len(waiting) == BATCH:
+            if len(waiting) == detector.canvas.batch:
                 look.at(waiting)
                 waiting.clear()
                 progress(done)

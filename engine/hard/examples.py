@@ -9,7 +9,7 @@ Works on plain tensors; knows nothing of images, models or files.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +36,7 @@ from engine.hard.combine import (
 )
 from engine.hard.config import THRESHOLDS, HardConfig
 from engine.hard.mining import Evidence, Mined, Scores, mined
+from engine.hard.reasons import REASONS
 
 #: Marks at which it is said how many wrong labels a review leaves, besides the beginning.
 _MARKS: Final = 200
@@ -70,7 +71,7 @@ class HardExamples:
     float32 in [0, 1], how far beyond what is usual it is, of all reasons together 1, or 0 where nothing is. far:
     reason -> the score from which on it is given. left: what a review by descending coefficient leaves, only by
     `calibrated`: of the samples that nobody labeled. choices: what was chosen and learned, JSON values. names: of the
-    columns of labels, where they are known.
+    columns of labels, where they are known. words: of reasons that say something else here than they usually do.
     """
 
     coefficients: npt.NDArray[np.float32]
@@ -85,6 +86,11 @@ class HardExamples:
     left: tuple[Residual, ...]
     choices: Mapping[str, Any]
     names: tuple[str, ...] = ()
+    words: Mapping[int, str] = field(default_factory=dict)
+
+    def meaning(self, number: int) -> str:
+        """What a reason says here, in words."""
+        return self.words.get(number, REASONS[number].words)
 
     def __len__(self) -> int:
         return len(self.coefficients)

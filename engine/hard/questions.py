@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.samples import BROKEN_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, UNREAD_KEY, Label, Sample
+from engine.samples import BROKEN_KEY, IMAGE_CLASSIFICATION, OBJECT_DETECTION, UNREAD_KEY, Label, Sample, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,12 @@ def box_labels(sample: Sample) -> Iterator[Label]:
     """The labels of an image sample whose boxes were read."""
     labels = sample.labels if sample.is_image else ()
     return (label for label in labels if label.type == OBJECT_DETECTION and label.drawing is not None)
+
+
+def automatic_boxes(sample: Sample) -> tuple[Shape, ...]:
+    """The boxes that a machine drew on a sample, in the order of `Sample.boxes`."""
+    drawings = [label.drawing for label in box_labels(sample) if label.drawing is not None and not label.by_human]
+    return tuple(shape for drawing in drawings for shape in drawing.shapes if shape.kind == "bndbox")
 
 
 def has_automatic_boxes(sample: Sample) -> bool:

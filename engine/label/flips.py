@@ -40,15 +40,22 @@ def allowed_flips(pool: Pool, encoder: Encoder, fold: Tensor) -> tuple[tuple[boo
 
 
 def leads_kept(
-    pool: Pool, encoder: Encoder, fold: Tensor, changes: Mapping[str, Callable[[Tensor], Tensor]]
+    pool: Pool,
+    encoder: Encoder,
+    fold: Tensor,
+    changes: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    counted: Tensor | None = None,
 ) -> dict[str, float]:
     """How much of their lead over other classes changed images keep, by change, beside what is USUALLY_KEPT.
 
     For each fold a head is fitted without it, and asked about its images as they are and changed. The lead is the score
-    of the true labels less the mean of the others.
+    of the true labels less the mean of the others. counted: (n,) bool, of the labeled images those whose leads count;
+    None: all.
     """
     some = _evenly(len(pool.labeled))
     rows, fold = pool.labeled[some], fold[some]
+    counts = torch.ones_like(some, dtype=torch.bool) if counted is None else counted[some]
     truth = pool.told[rows]
 
     def vectors(change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -62,7 +69,7 @@ def leads_kept(
             continue
         ridge = fit_ridge(views[0][~held], truth[~held], balanced=not pool.multi_label)
         for at, each in enumerate(views):
-            leads[at] += _lead(ridge.scores(each[held]), truth[held])
+            leads[at] += _lead(ridge.scores(each[held & counts]), truth[held & counts])
     whole, n = max(0.0, float(leads[0])), _USUAL_IMAGES
     return {
         name: round((max(-whole, min(whole, float(lead))) + n * USUALLY_KEPT[name]) / (whole + n), 3)

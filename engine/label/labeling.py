@@ -140,7 +140,7 @@ def auto_label(
         digest = _digest(samples, targets)
         seen = hashlib.sha256(found.features.tobytes()).hexdigest()  # other pixels have other features
         asked: tuple[object, ...] = (algorithm_type, side, batch_size, learning_rate, networks, precision, seed)
-        asked = (*asked, device.type, encoder.name, seen, *(("compiled",) if compiled else ()))
+        asked = (*asked, minutes, device.type, encoder.name, seen, *(("compiled",) if compiled else ()))
         work = made(folder / f"training-{hashlib.sha256(repr((digest, asked)).encode()).hexdigest()[:16]}")
         clock = Clock(60 * minutes, began, tuple(steps), work / "steps.json", reserve)
         settings = Settings(encoder, seed, side, batch_size, learning_rate, networks, compiled=compiled, looks=looks)

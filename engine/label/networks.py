@@ -25,6 +25,8 @@ _STRIDE_FROM: Final = 48
 _DIRECTIONS: Final = 16
 #: Added to the variances of whitened patches, as a share of their mean: directions of noise are not amplified.
 _SMOOTHING: Final = 1e-2
+#: Images that are taken apart at once.
+_UNFOLDED: Final = 16
 
 
 def blank(layer: Callable[..., nn.Module], *sizes: Any, **options: Any) -> Any:
@@ -141,8 +143,9 @@ def fit_stem(images: Tensor, spec: NetworkSpec) -> tuple[Tensor, Tensor]:
 
     A few thousand images are enough; more only take longer.
     """
-    p = spec.patch
-    patches = F.unfold(images.float().div_(255), p, stride=max(1, spec.image_size // 12))  # (n, 3 p p, places)
+    p, stride = spec.patch, max(1, spec.image_size // 12)
+    some = torch.split(images, _UNFOLDED)  # large images take room as numbers
+    patches = torch.cat([F.unfold(each.float().div_(255), p, stride=stride) for each in some])  # (n, 3 p p, places)
     rows = patches.permute(0, 2, 1).reshape(-1, 3 * p * p).double()
     mean = rows.mean(dim=0)
     rows -= mean

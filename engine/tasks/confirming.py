@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -108,7 +109,7 @@ def confirm(
         if position in decided:
             sample, what = pen.decide(sample, decided[position], replace_human)
         elif is_automatic(sample, kind) and (
-            all or position in chosen or (below is not None and difficulty(sample, kind) < below)
+            all or position in chosen or (below is not None and difficulty(_read(sample, sources), kind) < below)
         ):
             sample, what = pen.confirm(sample), "confirmed"
         if what:
@@ -135,10 +136,32 @@ def is_automatic(sample: Sample, kind: str = IMAGE_CLASSIFICATION) -> bool:
 
 def difficulty(sample: Sample, kind: str = IMAGE_CLASSIFICATION) -> float:
     """How doubtful the automatic labels of a sample are, in [0, 1], 1 = hardest: its hard coefficient, else 1 less the
-    lowest confidence; a label without a confidence is as hard as can be."""
+    lowest confidence, of a label or of a box that was read; a label without a confidence is as hard as can be."""
     if sample.hard_coefficient is not None:
         return sample.hard_coefficient
-    return 1.0 - min(label.confidence or 0.0 for label in _of_kind(sample, kind))
+    return 1.0 - min(_confidence(label) for label in _of_kind(sample, kind))
+
+
+def _confidence(label: Label) -> float:
+    shapes = label.drawing.shapes if label.drawing is not None else ()
+    if label.confidence is not None or not shapes:
+        return label.confidence or 0.0
+    return min(shape.confidence or 0.0 for shape in shapes)
+
+
+def _read(sample: Sample, sources: Sources) -> Sample:
+    """The sample, with the boxes of its files where they can be read."""
+    if sample.hard_coefficient is not None or not any(label.annotation_loc for label in sample.labels):
+        return sample
+    return replace(sample, labels=tuple(_with_drawing(label, sample, sources) for label in sample.labels))
+
+
+def _with_drawing(label: Label, sample: Sample, sources: Sources) -> Label:
+    if label.type != OBJECT_DETECTION or label.drawing is not None or not label.annotation_loc:
+        return label
+    with suppress(ImageError):  # a URI that is not mapped
+        return replace(label, drawing=read_drawing(sources.path(label.annotation_loc), sample.source)[0])
+    return label
 
 
 def _of_kind(sample: Sample, kind: str) -> list[Label]:
@@ -174,7 +197,12 @@ class _Pen:
         return undoubted(sample, labels)
 
     def decide(self, sample: Sample, names: Sequence[str], replace_human: bool) -> tuple[Sample, str]:
-        """The sample with these image labels, and in a word what that means; "" when it has them already."""
+        """The sample with these image labels, and in a word what that means; "" when it has them already. Boxes can
+        only be taken away: UsageError for any label of theirs."""
+        if self.kind == OBJECT_DETECTION and names:
+            raise UsageError(
+                f"labels: of boxes they can only be taken away (no label), got {names[0]!r} for {sample.source}"
+            )
         if self.kind == OBJECT_DETECTION and not names and is_automatic(sample, self.kind):
             return undoubted(sample, tuple(each for each in sample.labels if each.type != self.kind)), "rejected"
         mine = image_labels(sample)

@@ -41,6 +41,7 @@ from engine.hard.config import HardConfig
 from engine.hard.detected import LOOKING, MEASURING, hard_detections
 from engine.hard.examples import HardExamples
 from engine.hard.marks import marked_boxes
+from engine.hard.questions import automatic_boxes
 from engine.label.plan import NETWORK_STAGE
 from engine.manifest import write_manifest
 from engine.models import save_model
@@ -280,7 +281,7 @@ def _table(samples: list[Sample], detection: Detection) -> bytes:
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(_COLUMNS)
     for row in np.flatnonzero(detection.automatic).tolist():
-        for shape in samples[row].boxes:
+        for shape in automatic_boxes(samples[row]):
             reasons = "-".join(map(str, shape.hard_reasons))
             writer.writerow(
                 (samples[row].source, shape.name, *shape.xyxy, shape.confidence, shape.hard_coefficient, reasons)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -40,8 +41,7 @@ from engine.hard.asking import LOOKING, NOBODY, READING, READING_TRAINING, Said,
 from engine.hard.box_look import Detecting
 from engine.hard.examples import HardExamples
 from engine.hard.marks import marked, marked_boxes
-from engine.hard.questions import has_automatic_boxes
-from engine.hard.reasons import REASONS
+from engine.hard.questions import automatic_boxes, has_automatic_boxes
 from engine.hard.search import NO_TRAIN, search
 from engine.images import converted_in_words
 from engine.label.classifier import ImageClassifier
@@ -52,7 +52,8 @@ from engine.models import ForeignClassifier, ForeignDetector, load_any, load_det
 from engine.predictions import Boxes
 from engine.prelabel import pre_label
 from engine.report import render
-from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, OBJECT_DETECTION, Label, Sample
+from engine.samples import IMAGE_CLASSIFICATION, LABEL_TYPES, OBJECT_DETECTION, Label, Sample, Shape
+from engine.survey import box_array
 from engine.tasks.candidates import earlier_candidates
 from engine.tasks.conditions import drawn_more
 from engine.tasks.grouping import device_of, encoder_of, on_threads
@@ -69,6 +70,11 @@ SCORES_NAME: Final = "hard_scores.npz"
 REPORT_NAME: Final = "report.html"
 #: The model of auto labeling, beside its result.
 _MODEL_FOLDER: Final = "model"
+#: Boxes are written with two digits of a pixel.
+_WRITTEN: Final = 0.02
+_CHANGED: Final = (
+    "{} images have other automatic boxes than the model drew, and are left as they are; confirm them first"
+)
 
 _COLUMNS: Final = ("rank", "source", "labels", "hard_coefficient", "hard", "hard_reasons", "why")
 _STAGES: Final = {
@@ -138,7 +144,7 @@ def hard_task(
     if boxes is not None:
         if train is not None:
             raise UsageError(NO_TRAIN)
-        notes.append("this is a result of auto labeling of boxes: its candidates and its model are used")
+        notes += ["this is a result of auto labeling of boxes: its candidates and its model are used", *boxes.notes]
         model = None
     folder = key_folder(key_sample_output) if collect_key_sample else None
     scope = confidence_scope or DEFAULT_SCOPE
@@ -173,7 +179,8 @@ def hard_task(
 
 def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -> Detection | None:
     """What auto labeling of boxes said of its result, as people have labeled it by now; None where the data set is no
-    such result, or another model is asked for. Samples whose boxes are no longer those that were given are left out."""
+    such result, or another model is asked for. Samples whose boxes are no longer those that were given are left out,
+    as a note says."""
     own = dataset.sources.root / _MODEL_FOLDER
     said = earlier_candidates(dataset)
     if said is None or not own.is_dir() or (model is not None and model.resolve() != own.resolve()):
@@ -188,22 +195,35 @@ def _earlier_boxes(dataset: Dataset, model: Path | None, device: torch.device) -
     judges = np.full(len(dataset), -1, np.int64)
     if not set(sketches.labels) <= set(said.labels):
         return None  # people have drawn what the model does not know
+    changed = 0
     for row, sample in enumerate(dataset):
         at = place.get(sample.source)
         if at is None or not said.known[at] or not sizes[row, 0]:
             continue
         part = parts[at]
         boxes = Boxes(*(torch.from_numpy(values[part]) for values in (said.xyxy, said.scores, said.classes)))
-        given = int((said.scores[part] >= said.thresholds[said.classes[part]]).sum())
         if sketches.labeled[row]:
             judges[row] = said.judges[at] if said.labeled[at] else NO_NETWORK
             candidates[row] = boxes
-        elif has_automatic_boxes(sample) and len(sample.boxes) == given:
-            candidates[row] = boxes
+        elif has_automatic_boxes(sample):
+            given = said.scores[part] >= said.thresholds[said.classes[part]]
+            names = [said.labels[of] for of in said.classes[part][given].tolist()]
+            if _are(automatic_boxes(sample), names, said.xyxy[part][given]):
+                candidates[row] = boxes
+            else:
+                changed += 1
+    notes = (_CHANGED.format(f"{changed:,}"),) if changed else ()
     sketches = with_columns(sketches, said.labels)
     detector = load_detector(own, device=device)
     thresholds = tuple(said.thresholds.tolist())
-    return Detection("fast", sketches, tuple(candidates), judges, thresholds, sizes, detector, {}, (), ())
+    return Detection("fast", sketches, tuple(candidates), judges, thresholds, sizes, detector, {}, (), notes)
+
+
+def _are(drawn: Sequence[Shape], names: Sequence[str], xyxy: npt.NDArray[np.float32]) -> bool:
+    """Whether these are the boxes, as they were written."""
+    if [shape.name for shape in drawn] != list(names):
+        return False
+    return bool(np.allclose(box_array(drawn), xyxy, rtol=0, atol=_WRITTEN))
 
 
 def _find(this: Run, dataset: Dataset, options: Parameters, asked: _Asked) -> Outcome:
@@ -320,7 +340,7 @@ def _table(samples: tuple[Sample, ...], found: HardExamples, order: npt.NDArray[
                 round(float(found.coefficients[row]), 6),
                 int(found.hard[row]),
                 "-".join(map(str, reasons)),
-                "; ".join(REASONS[number].words for number in reasons),
+                "; ".join(found.meaning(number) for number in reasons),
             )
         )
     return text.getvalue().encode("utf-8", "surrogatepass")
@@ -360,7 +380,7 @@ def _result(dataset: Dataset, done: Search, key: int | None) -> dict[str, Any]:
         "manifest_path": RESULT_NAME,
         "table_path": TABLE_NAME,
         "reasons": [
-            {"reason": number, "words": REASONS[number].words, "sample_count": count}
+            {"reason": number, "words": found.meaning(number), "sample_count": count}
             for number, count in reasons.most_common()
         ],
         "hard_examples": dict(found.choices),

@@ -21,7 +21,7 @@ from engine.dataset import Dataset
 from engine.hard.asking import Search
 from engine.hard.combine import GOALS, Residual, reviews_to_reach
 from engine.hard.examples import HardExamples
-from engine.hard.reasons import REASONS
+from engine.hard.questions import box_labels
 from engine.images import Pixels
 from engine.manifest import format_sample
 from engine.report import (
@@ -71,7 +71,12 @@ def _short(found: HardExamples, row: int) -> str:
 
 def boxes_caption(sample: Sample, found: HardExamples, row: int) -> str:
     """`43 % · 2/12 · 0-18`: hard boxes of all."""
-    boxes = sample.boxes
+    boxes = [
+        shape
+        for label in box_labels(sample)
+        for shape in (label.drawing.shapes if label.drawing else ())
+        if shape.kind == "bndbox"
+    ]
     red = sum(bool(shape.hard_reasons) for shape in boxes)
     count = f"{red}/{len(boxes)}" if boxes else "no box"
     reasons = "-".join(map(str, found.reasons[row]))
@@ -80,7 +85,7 @@ def boxes_caption(sample: Sample, found: HardExamples, row: int) -> str:
 
 def words_of(found: HardExamples) -> dict[int, str]:
     """What the numbers of reasons mean: of all that were looked for."""
-    return {number: REASONS[number].words for number in found.scores}
+    return {number: found.meaning(number) for number in found.scores}
 
 
 def reviews(left: Sequence[Residual], total: int) -> Iterator[tuple[str, str]]:
@@ -107,7 +112,7 @@ def curve_of(left: Sequence[Residual]) -> Curve | None:
 def reason_table(found: HardExamples, rows: Iterable[int]) -> Iterator[Table]:
     """How often each reason is given: a table, or none."""
     counts = Counter(chain.from_iterable(found.reasons[row] for row in rows))
-    lines = [(str(number), REASONS[number].words, f"{count:,}") for number, count in counts.most_common()]
+    lines = [(str(number), found.meaning(number), f"{count:,}") for number, count in counts.most_common()]
     if lines:
         note = "Why images are hard examples; one image may have several reasons"
         yield Table("Reasons", ("number", "reason", "images"), tuple(lines), note=note, words=2)

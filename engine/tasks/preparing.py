@@ -187,7 +187,9 @@ def given_sample(sample: Sample, given: SampleLabels, place: str, *, keep: bool 
     what was doubtful about them goes with them."""
     changes: dict[str, Any] = {}
     if given.labels is not None or not keep:
-        changes = {"labels": tuple(given_labels(given.labels or (), place)), "hard": None, "hard_coefficient": None}
+        size = given.metadata.size if given.metadata is not None else None
+        labels = given_labels(given.labels or (), place, size=size)
+        changes = {"labels": tuple(labels), "hard": None, "hard_coefficient": None}
         sample = replace(sample, property=without(sample.property, HARD_KEYS))
     if given.metadata is not None:
         changes |= _metadata(sample, given.metadata)
@@ -216,8 +218,11 @@ def _metadata(sample: Sample, given: SampleMetadata) -> dict[str, Any]:
     return changes
 
 
-def given_labels(given: Sequence[SampleLabel], place: str) -> Iterator[Label]:
-    """Labels of the manifest from those of table 13: everything drawn becomes one drawing of each author."""
+def given_labels(given: Sequence[SampleLabel], place: str, *, size: Sequence[int] | None = None) -> Iterator[Label]:
+    """Labels of the manifest from those of table 13: everything drawn becomes one drawing of each author. size: width,
+    height and depth of the image in whose pixels it is; None: nobody says."""
+    width, height, depth = size or (0, 0, 0)
+    stated = (width, height, depth) if width and height else None
     drawn: dict[str, list[Shape]] = {}
     for position, each in enumerate(given):
         kind = _TYPES.get(each.type if each.type is not None else _type_of(each))
@@ -242,7 +247,7 @@ def given_labels(given: Sequence[SampleLabel], place: str) -> Iterator[Label]:
             hard_coefficient=None if told is None else told.hard_coefficient,
         )
     for author, shapes in drawn.items():
-        yield Label(type=OBJECT_DETECTION, annotated_by=author, drawing=Drawing(tuple(shapes)))
+        yield Label(type=OBJECT_DETECTION, annotated_by=author, drawing=Drawing(tuple(shapes), stated))
 
 
 def _type_of(label: SampleLabel) -> int:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from engine.dataset import Dataset, settled
+from engine.detect.sketches import human_drawings
 from engine.embeddings import DEFAULT_ENCODER, Encoder, content_vectors, load_encoder
 from engine.errors import UsageError
 from engine.exports import Tally
@@ -205,7 +206,11 @@ def _belief(
     targets = targets_of(dataset).only(np.isin(np.arange(len(dataset)), rows))
     counts = targets.matrix.sum(axis=0)
     if int((counts > 0).sum()) < 2:
-        got = "no label" if not counts.sum() else "one label only"
+        drawn = sum(bool(human_drawings(sample)) for sample in dataset)
+        if drawn:
+            got = f"boxes on {drawn:,} images and no model yet"
+        else:
+            got = "no label" if not counts.sum() else "one label only"
         return _Belief(None, False, f"a cold start, {got} by people: typical images are suggested")
     return _head_belief(targets, rows, vectors)
 
