@@ -22,7 +22,7 @@ from engine.folders.listing import IMAGE_EXTENSIONS, ending_of, stem_of
 from engine.folders.sizes import drawings_of, image_size, known_size
 from engine.folders.yolo import YOLO_FOLDER
 from engine.outfolder import OutFolder, safe_name
-from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample, scale_to, shapes_at
+from engine.samples import IMAGE_SEGMENTATION, OBJECT_DETECTION, Drawing, Label, Sample, Shape, scale_to, shapes_at
 from engine.sources import Sources
 from engine.voc import format_voc
 
@@ -56,7 +56,7 @@ _ONE_LINE: Final = "{} labels were written with changed blanks, for a line holds
 _RENAMED: Final = f"{{}} labels cannot name a folder as they are; {LABELS_FILE} says which folder means which"
 #: Where the images of COCO lie.
 COCO_FOLDER: Final = "images"
-_SEGMENTATIONS: Final = "{} segmentations were left out: a file holds one drawing an image, and that has boxes"
+_OTHER_TYPE: Final = "{} drawings were left out: a file holds the objects or the segmentation of an image, not both"
 _CLIPPED: Final = "{} boxes reached out of their image and were clipped"
 
 
@@ -118,7 +118,9 @@ def write_voc_folder(samples: Iterable[Sample], sources: Sources, out: OutFolder
         drawing = _one_drawing(sample, tally)
         if placed is None or drawing is None:
             continue
-        drawing = replace(drawing, size=_size(sample, drawing, sources, tally), filename=placed)
+        # A file of XML states the size in whose pixels it is, whatever the image has.
+        size = known_size(drawing) or _size(sample, drawing, sources, tally)
+        drawing = replace(drawing, size=size, filename=placed)
         if not write_drawing(sample.source, drawing, out, stem_of(placed) + ".xml", tally):
             continue
         tally.counts["labels"] += 1
@@ -135,7 +137,7 @@ def write_yolo(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
     """
     tally = Tally()
     samples = list(samples)
-    drawings = (drawing for sample in samples for drawing in drawings_of(standing_labels(sample)))
+    drawings = (drawing for sample in samples for drawing in drawings_of(_drawn_labels(sample)))
     boxes = (shape for drawing in drawings for shape in drawing.shapes if shape.kind == "bndbox")
     names = sorted({_one_line(shape.name, tally) for shape in boxes} - {""})
     index = {name: number for number, name in enumerate(names)}
@@ -191,7 +193,7 @@ def write_coco(samples: Iterable[Sample], sources: Sources, out: OutFolder, *, c
         if known or drawing.is_empty:
             place = placed.removeprefix(f"{COCO_FOLDER}/")
             listed.append((sample.usage.lower(), place, size, replace(drawing, shapes=known)))
-            if not any(label.by_human for label in standing_labels(sample) if _is_drawn(label)):
+            if not any(label.by_human for label in _drawn_labels(sample)):
                 automatic.add(place)
             tally.counts["labels"] += 1
     names = sorted({shape.name for *_, drawing in listed for shape in drawing.shapes})
@@ -271,7 +273,7 @@ def write_drawing(source: str, drawing: Drawing, out: OutFolder, name: str, tall
 
 def _size(sample: Sample, drawing: Drawing, sources: Sources, tally: Tally) -> tuple[int, int, int] | None:
     """What the drawing tells, for its shapes are in those pixels, else what the image says; None, and a failure, also
-    where both are known and differ in shape: nobody knows what its numbers mean then."""
+    where both are known and differ in shape: nobody knows what its numbers mean then, unless there are none."""
     stated = known_size(drawing)
     try:
         size = image_size(sources.path(sample.source))
@@ -282,6 +284,8 @@ def _size(sample: Sample, drawing: Drawing, sources: Sources, tally: Tally) -> t
         tally.failures.append(Failure(sample.source, error.kind, reason))
         return None
     if stated is not None and scale_to(*size[:2], stated[:2]) is None:
+        if not drawing.shapes:
+            return size
         reason = f"its file states {stated[0]}x{stated[1]} pixels, the image has {size[0]}x{size[1]}: boxes left out"
         tally.failures.append(Failure(sample.source, "annotation", reason))
         return None
@@ -303,14 +307,11 @@ def _is_drawn(label: Label) -> bool:
 
 
 def _one_drawing(sample: Sample, tally: Tally) -> Drawing | None:
-    """All that stands drawn on a sample as one drawing, in pixels of the first; None when nothing is. Where there are
-    boxes and a segmentation, the boxes count: one file cannot say which shape is whose. A drawing not read is a
-    failure."""
-    labels = [label for label in standing_labels(sample) if _is_drawn(label)]
-    of_objects = [label for label in labels if label.type != IMAGE_SEGMENTATION]
-    if of_objects and len(of_objects) < len(labels):
-        tally.losses[_SEGMENTATIONS] += len(labels) - len(of_objects)
-        labels = of_objects
+    """All that stands drawn on a sample (`_drawn_labels`) as one drawing, in pixels of the first that states a size;
+    None when nothing is. A drawing not read is a failure, and so are drawings of which nobody knows how they lie
+    together."""
+    labels = _drawn_labels(sample)
+    tally.losses[_OTHER_TYPE] += sum(_is_drawn(label) for label in standing_labels(sample)) - len(labels)
     for label in labels:
         if label.drawing is None:
             reason = f"drawing {label.annotation_loc or '(nowhere)'} has not been read; the image goes without it"
@@ -318,9 +319,27 @@ def _one_drawing(sample: Sample, tally: Tally) -> Drawing | None:
     drawings = tuple(drawings_of(labels))
     if len(drawings) < 2:
         return drawings[0] if drawings else None
-    shapes = tuple(shape for drawing in drawings for shape in shapes_at(drawing, drawings[0].size))
+    size = next((size for drawing in drawings if (size := known_size(drawing))), None)
+    shapes: list[Shape] = []
+    for drawing in drawings:
+        there = shapes_at(drawing, size)
+        if there is None:
+            assert size is not None and drawing.size is not None
+            reason = f"its drawings state {size[0]}x{size[1]} and {drawing.size[0]}x{drawing.size[1]} pixels: left out"
+            tally.failures.append(Failure(sample.source, "annotation", reason))
+            return None
+        shapes += there
     extra = {key: value for drawing in reversed(drawings) for key, value in drawing.extra.items()}
-    return replace(drawings[0], shapes=shapes, extra=extra)
+    return replace(drawings[0], shapes=tuple(shapes), size=size, extra=extra)
+
+
+def _drawn_labels(sample: Sample) -> list[Label]:
+    """The standing labels with drawings, of one type: where there are objects and a segmentation the objects, unless a
+    machine found none. One file cannot say which shape is whose."""
+    labels = [label for label in standing_labels(sample) if _is_drawn(label)]
+    objects = [label for label in labels if label.type != IMAGE_SEGMENTATION]
+    some = any(label.by_human or (label.drawing is not None and label.drawing.shapes) for label in objects)
+    return objects if some else [label for label in labels if label.type == IMAGE_SEGMENTATION] or objects
 
 
 def _without_signed_scores(sample: Sample) -> Sample:

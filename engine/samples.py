@@ -284,12 +284,12 @@ def scale_to(width: float, height: float, stated: Sequence[float]) -> tuple[floa
     return (x, y) if abs(x / y - 1) <= _SAME_SHAPE else None
 
 
-def shapes_at(drawing: Drawing, size: tuple[int, int, int] | None) -> tuple[Shape, ...]:
-    """The shapes of a drawing in pixels of an image of this size, where the drawing states another one of the same
-    shape."""
-    factors = scale_to(*size[:2], drawing.size[:2]) if size and drawing.size else None
+def shapes_at(drawing: Drawing, size: Sequence[int] | None) -> tuple[Shape, ...] | None:
+    """The shapes of a drawing in pixels of an image of this size, (width, height, ...): scaled where the drawing states
+    another one of the same shape, None where the shape differs. A size that is not known (None, 0) is no other one."""
+    factors = scale_to(size[0], size[1], drawing.size[:2]) if size and drawing.size else (1.0, 1.0)
     if factors is None or factors == (1.0, 1.0):
-        return drawing.shapes
+        return None if factors is None else drawing.shapes
     return tuple(_scaled(shape, *factors) for shape in drawing.shapes)
 
 

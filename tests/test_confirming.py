@@ -340,6 +340,8 @@ def test_boxes_below_a_difficulty_by_their_own_confidences(tmp_path: Path) -> No
     path = boxes_of_a_machine(tmp_path, a=0.9, b=0.3, c=0.0)
     assert counts(confirm(path, below=0.5)) == (1, 0, 0, 0, 2)
     assert [sample.labels[0].by_human for sample in read_manifest(path)] == [True, False, False]
+    assert counts(confirm(path, labels={"a.png": [], "b.png": []})) == (0, 0, 1, 1, 1)  # a person's stays
+    assert counts(confirm(path, labels={"a.png": []}, replace_human=True, label_type=1)) == (0, 0, 1, 0, 1)
 
 
 def test_boxes_have_no_labels_to_be_decided(tmp_path: Path) -> None:

@@ -289,6 +289,21 @@ def test_two_drawings_of_other_sizes_are_of_one_image() -> None:
     assert done.sketches.boxes[0].tolist() == [[10, 10, 50, 40], [50, 40, 100, 80]] and not done.failures
 
 
+def test_a_drawing_that_does_not_fit_the_others_is_not_learned() -> None:
+    labels = [
+        Label(OBJECT_DETECTION, drawing=Drawing((box("cat", 10, 10, 50, 40),), (100, 80, 3))),
+        Label(OBJECT_DETECTION, drawing=Drawing((box("dog", 10, 10, 20, 20),), (80, 100, 3))),
+    ]
+    samples = [
+        Sample("a", tuple(labels)),
+        Sample("b", (Label(OBJECT_DETECTION, drawing=Drawing((), (0, 0, 0))), labels[0])),
+    ]
+    done = fitted(sketches_of(samples), samples, np.array([[100, 80], [200, 160]]))
+    assert done.sketches.labeled.tolist() == [False, True]
+    assert "states 80x100 pixels, the image has 100x80" in done.failures[0].reason
+    assert done.sketches.boxes[1].tolist() == [[20, 20, 100, 80]]
+
+
 def test_objects_that_nobody_understands_are_not_nothing() -> None:
     robots = b"<annotation><object><name>cat</name><robndbox><cx>5</cx></robndbox></object></annotation>"
     drawings = [

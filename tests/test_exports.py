@@ -347,7 +347,20 @@ def test_numbers_of_another_shape_than_the_image_are_a_failure(write: Callable[.
     sample = Sample("1.png", drawn(box("cat", 10, 10, 30, 30), size=(50, 100, 3)))
     files, tally = export(write, [sample], data)
     assert [str(failure) for failure in tally.failures if "states 50x100 pixels, the image has 100x50" in str(failure)]
-    assert tally.counts["shapes"] == 0 and not any(name.endswith("1.txt") for name in files)
+    assert tally.counts["shapes"] == 0 and "obj_train_data/1.txt" not in files
+    assert not orjson.loads(files.get("annotations.json", '{"annotations": []}'))["annotations"]
+
+
+def test_xml_states_the_size_in_whose_pixels_it_is(data: Path) -> None:
+    files, tally = export(
+        write_voc_folder, [Sample("1.png", drawn(box("cat", 10, 10, 30, 30), size=(50, 100, 3)))], data
+    )
+    assert not tally.failures and "<width>50</width>" in files["1.xml"]
+
+
+def test_nothing_is_nothing_in_any_size(data: Path) -> None:
+    files, tally = export(write_yolo, [Sample("1.png", drawn(size=(50, 100, 3)))], data)
+    assert not tally.failures and files["obj_train_data/1.txt"] == ""
 
 
 def test_drawings_of_other_sizes_are_brought_to_the_first(data: Path) -> None:
@@ -368,10 +381,26 @@ def test_a_segmentation_does_not_swallow_boxes(data: Path) -> None:
         out = data.parent / f"out-{len(list(data.parent.iterdir()))}"
         with OutFolder(out) as folder:
             tally = write_voc_folder([Sample("1.png", labels)], Sources(data), folder)
-        assert tally.notes == ("1 segmentations were left out: a file holds one drawing an image, and that has boxes",)
+        told = "1 drawings were left out: a file holds the objects or the segmentation of an image, not both"
+        assert tally.notes == (told,)
         (label,) = read_samples(out)[0].labels
         assert label.type == OBJECT_DETECTION and label.drawing is not None
         assert [shape.name for shape in label.drawing.shapes] == ["cat"]
+
+
+def test_a_machine_that_found_nothing_does_not_swallow_a_segmentation(data: Path) -> None:
+    outline = Shape("cell", "polygon", ((1, 1), (9, 1), (9, 9)))
+    mask = Label(IMAGE_SEGMENTATION, drawing=Drawing((outline,), (100, 50, 3)))
+    nothing = replace(drawn()[0], annotated_by="modelarts/auto")
+    files, _ = export(write_coco, [Sample("1.png", (mask, nothing))], data)
+    assert len(orjson.loads(files["annotations.json"])["annotations"]) == 1
+
+
+def test_drawings_that_do_not_lie_together_are_a_failure(data: Path) -> None:
+    labels = (*drawn(box("cat", 10, 5, 30, 45)), *drawn(box("dog", 10, 5, 30, 45), size=(50, 100, 3)))
+    files, tally = export(write_yolo, [Sample("1.png", labels)], data)
+    assert "its drawings state 100x50 and 50x100 pixels: left out" in str(tally.failures[0])
+    assert "obj_train_data/1.txt" not in files
 
 
 def test_nothing_that_a_machine_found_is_not_a_person_s_word(data: Path) -> None:

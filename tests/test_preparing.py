@@ -53,6 +53,10 @@ def test_new_labels_are_not_doubtful(tmp_path: Path) -> None:
     told = SampleLabels.model_validate({"sample_id": "a", "labels": [{"name": "dog", "type": 0}]})
     new = given_sample(doubtful, told, "sample a", keep=True)
     assert (new.hard, new.hard_coefficient, dict(new.property)) == (None, None, {"x": 1})
+    box = {"name": "dog", "type": 1, "property": {"@modelarts:feature": [[1, 2], [3, 4]]}}
+    sized = {"sample_id": "a", "labels": [box], "metadata": {"@modelarts:size": [200, 120, 3]}}
+    (drawn,) = given_sample(doubtful, SampleLabels.model_validate(sized), "sample a").labels
+    assert drawn.drawing is not None and drawn.drawing.size == (200, 120, 3)  # in whose pixels the box is
     marked = SampleLabels.model_validate({"sample_id": "a", "metadata": {"y": 2}})
     kept = given_sample(doubtful, marked, "sample a", keep=True)
     assert kept.labels == (guess,) and kept.hard and kept.property[HARD_REASONS_KEY] == [1] and kept.property["y"] == 2

@@ -153,9 +153,10 @@ def auto_detect(
         rules(sketches, there)
         pool = pool_of(canvases, sketches, device)
         if len(torch.unique(pool.same)) < _LEAST_DIFFERENT:
+            got = f"the same file {len(pool.labeled):,} times" if len(pool.labeled) > 1 else "one"
             raise InputError(
                 f"auto labeling of boxes needs {_LEAST_DIFFERENT} different labeled images at least, to learn from one "
-                f"and be tested on the other; got the same file {len(pool.labeled):,} times"
+                f"and be tested on the other; got {got}"
             )
         given = minutes or default_minutes(algorithm_type, len(pool.labeled), device)
         digest = _digest(samples, sketches)
@@ -164,6 +165,7 @@ def auto_detect(
         asked = (*asked, minutes, device.type, *((trunk.digest,) if trunk is not None else ()))
         asked = (*asked, *(("compiled",) if compiled else ()))
         work = made(folder / f"training-{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}")
+        reading = _first_said(reading, work / "reading")
         settings = BoxSettings(seed, batch_size, learning_rate, networks, score_threshold, trunk, compiled)
         clock = Clock(60 * given, began, tuple(steps), work / "steps.json", reserve)
         if epochs:
@@ -365,6 +367,14 @@ def members_for(algorithm_type: str, steps: Callable[[int], float] | None, file:
 def _time_for(clock: Clock, labeling: Callable[[int], float], step_seconds: float, members: int) -> float:
     """Steps on labeled images that are left where so many networks label."""
     return replace(clock, reserve=clock.reserve + labeling(members), file=None).left / step_seconds
+
+
+def _first_said(seconds: float, file: Path) -> float:
+    """What the first of several runs has measured: later ones find canvases that are there already."""
+    if file.is_file():
+        return float(file.read_text("utf-8"))
+    write_text(file, repr(seconds))
+    return seconds
 
 
 #: Of a training step, the part that a look at the images takes.

@@ -185,8 +185,8 @@ def supervised_seconds(pool: BoxPool, plan: BoxPlan) -> float:
 
 
 def _kept(pool: BoxPool, fold: Tensor, seed: int) -> dict[str, float]:
-    """How far mirror images keep their labels: asked of the insides of boxes, some of every image, told from each other
-    and from places where there is none."""
+    """How far mirror images keep their labels: asked of the insides of boxes, some of every image, or where there are
+    many images some of those drawn at random, told from each other and from places where there is none."""
     crops: list[Tensor] = []
     classes: list[int] = []
     parts: list[int] = []

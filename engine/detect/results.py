@@ -95,9 +95,9 @@ def annotated(
 ) -> tuple[Sample, ...]:
     """The samples with automatic boxes where people drew none; those of an earlier run are replaced.
 
-    An image in which nothing was found gets a drawing of nothing. A sample on which a person drew anything stays as it
-    is, and so does every label of another type, and what other shapes than boxes a machine drew. time: written as the
-    labels' creation time.
+    An image in which nothing was found gets a drawing without boxes. A sample on which a person drew anything stays as
+    it is, and so does every label of another type, and what other shapes than boxes a machine drew, where its file
+    states a size of the same shape as the image. time: written as the labels' creation time.
     """
     assert len(samples) == len(detection)
     created = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -115,8 +115,11 @@ def annotated(
             creation_time=created,
             drawing=_drawing(detection, row, earlier),
         )
-        sized = {**sample.property, SIZE_KEY: [width, height, 3]}
-        return replace(sample, labels=(*kept, made), property=sized)
+        sample = replace(sample, labels=(*kept, made))
+        told = sample.property.get(SIZE_KEY)
+        if isinstance(told, list) and told[:2] == [width, height]:
+            return sample
+        return replace(sample, property={**sample.property, SIZE_KEY: [width, height, 3]})
 
     return tuple(with_boxes(row, sample) for row, sample in enumerate(samples))
 
@@ -144,5 +147,5 @@ def _drawing(detection: Detection, row: int, earlier: Sequence[Drawing]) -> Draw
     ]
     width, height = detection.sizes[row].tolist()
     size = width, height, 3
-    others = [shape for drawing in earlier for shape in shapes_at(drawing, size) if shape.kind != "bndbox"]
+    others = [shape for drawing in earlier for shape in shapes_at(drawing, size) or () if shape.kind != "bndbox"]
     return Drawing((*shapes, *others), size)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import Failure, InputError
+from engine.folders.sizes import known_size
 from engine.label.targets import LEAST_PER_CLASS, common_problems
 from engine.samples import OBJECT_DETECTION, Label, Sample, Shape, scale_to, shapes_at
 from engine.survey import box_array
@@ -98,14 +99,18 @@ def sketches_of(samples: Sequence[Sample]) -> Sketches:
 
 
 def _stated(labels: Sequence[Label]) -> tuple[int, int, int] | None:
-    """The size that the first drawing with one states."""
-    return next((label.drawing.size for label in labels if label.drawing and label.drawing.size), None)
+    """The size that drawings of an image state: the first one, in whose pixels all are then; where another one is of
+    another shape that, for it does not fit the image, or the first one does not."""
+    sizes = [size for label in labels if label.drawing and (size := known_size(label.drawing))]
+    others = (size for size in sizes if scale_to(*sizes[0][:2], size[:2]) is None)
+    return next(others, sizes[0] if sizes else None)
 
 
 def _rectangles(labels: Sequence[Label], size: tuple[int, int, int] | None = None) -> list[Shape]:
     """size: in whose pixels they are; None: as they are written."""
     drawings = [label.drawing for label in labels if label.drawing]
-    return [shape for drawing in drawings for shape in shapes_at(drawing, size) if shape.kind == "bndbox"]
+    shapes = (shape for drawing in drawings for shape in shapes_at(drawing, size) or drawing.shapes)
+    return [shape for shape in shapes if shape.kind == "bndbox"]
 
 
 @dataclass(frozen=True, slots=True)

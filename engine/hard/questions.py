@@ -6,7 +6,7 @@ nothing of images.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,16 @@ def box_labels(sample: Sample) -> Iterator[Label]:
 
 def automatic_boxes(sample: Sample) -> tuple[Shape, ...]:
     """The boxes that a machine drew on a sample, in the order of `Sample.boxes`."""
-    drawings = [label.drawing for label in box_labels(sample) if label.drawing is not None and not label.by_human]
+    return _boxes(label for label in box_labels(sample) if not label.by_human)
+
+
+def object_boxes(sample: Sample) -> tuple[Shape, ...]:
+    """The boxes of objects on a sample, whoever drew them; those of a segmentation are none."""
+    return _boxes(box_labels(sample))
+
+
+def _boxes(labels: Iterable[Label]) -> tuple[Shape, ...]:
+    drawings = [label.drawing for label in labels if label.drawing is not None]
     return tuple(shape for drawing in drawings for shape in drawing.shapes if shape.kind == "bndbox")
 
 

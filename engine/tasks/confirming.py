@@ -144,9 +144,10 @@ def difficulty(sample: Sample, kind: str = IMAGE_CLASSIFICATION) -> float:
 
 def _confidence(label: Label) -> float:
     shapes = label.drawing.shapes if label.drawing is not None else ()
-    if label.confidence is not None or not shapes:
+    boxes = [shape for shape in shapes if shape.kind == "bndbox"]
+    if label.confidence is not None or not boxes:
         return label.confidence or 0.0
-    return min(shape.confidence or 0.0 for shape in shapes)
+    return min(box.confidence or 0.0 for box in boxes)
 
 
 def _read(sample: Sample, sources: Sources) -> Sample:
@@ -203,8 +204,12 @@ class _Pen:
             raise UsageError(
                 f"labels: of boxes they can only be taken away (no label), got {names[0]!r} for {sample.source}"
             )
-        if self.kind == OBJECT_DETECTION and not names and is_automatic(sample, self.kind):
-            return undoubted(sample, tuple(each for each in sample.labels if each.type != self.kind)), "rejected"
+        if self.kind == OBJECT_DETECTION:
+            drawn = _of_kind(sample, self.kind)
+            if any(label.by_human for label in drawn) and not replace_human:
+                return sample, "kept"
+            left = tuple(each for each in sample.labels if each.type != self.kind)
+            return (undoubted(sample, left), "rejected") if drawn else (sample, "")
         mine = image_labels(sample)
         human = any(label.by_human for label in mine)
         same = {label.name for label in mine if label.by_human or not human} == set(names)

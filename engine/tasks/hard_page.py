@@ -21,7 +21,7 @@ from engine.dataset import Dataset
 from engine.hard.asking import Search
 from engine.hard.combine import GOALS, Residual, reviews_to_reach
 from engine.hard.examples import HardExamples
-from engine.hard.questions import box_labels
+from engine.hard.questions import object_boxes
 from engine.images import Pixels
 from engine.manifest import format_sample
 from engine.report import (
@@ -71,12 +71,7 @@ def _short(found: HardExamples, row: int) -> str:
 
 def boxes_caption(sample: Sample, found: HardExamples, row: int) -> str:
     """`43 % · 2/12 · 0-18`: hard boxes of all."""
-    boxes = [
-        shape
-        for label in box_labels(sample)
-        for shape in (label.drawing.shapes if label.drawing else ())
-        if shape.kind == "bndbox"
-    ]
+    boxes = object_boxes(sample)
     red = sum(bool(shape.hard_reasons) for shape in boxes)
     count = f"{red}/{len(boxes)}" if boxes else "no box"
     reasons = "-".join(map(str, found.reasons[row]))

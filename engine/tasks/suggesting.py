@@ -207,11 +207,9 @@ def _belief(
     counts = targets.matrix.sum(axis=0)
     if int((counts > 0).sum()) < 2:
         drawn = sum(bool(human_drawings(sample)) for sample in dataset)
-        if drawn:
-            got = f"boxes on {drawn:,} images and no model yet"
-        else:
-            got = "no label" if not counts.sum() else "one label only"
-        return _Belief(None, False, f"a cold start, {got} by people: typical images are suggested")
+        got = "no label by people" if not counts.sum() else "one label only by people"
+        got = f"boxes by people on {drawn:,} images and no model yet" if drawn else got
+        return _Belief(None, False, f"a cold start, {got}: typical images are suggested")
     return _head_belief(targets, rows, vectors)
 
 
