@@ -245,18 +245,14 @@ def _with_signed_drawings(sample: Sample, sources: Sources) -> Sample:
 def _with_signed_drawing(label: Label, sample: Sample, sources: Sources) -> Label:
     if label.type != OBJECT_DETECTION or not label.by_human or not label.annotation_loc:
         return label
-    try:
-        file = sources.path(label.annotation_loc)
-    except ImageError:  # a URI that is not mapped
-        return label
-    drawing, _ = read_drawing(file, sample.source)
+    drawing = _with_drawing(label, sample, sources).drawing
     if drawing is None:
         return label
     shapes = (replace(each, confidence=None, hard_coefficient=None, hard_reasons=()) for each in drawing.shapes)
     signed = replace(drawing, shapes=tuple(shapes))
     if signed == drawing:
         return label
-    folder = sources.root
+    folder, file = sources.root, sources.path(label.annotation_loc)
     if file.resolve().is_relative_to(folder.resolve()):
         write_voc(file, signed)
         return label
